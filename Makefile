@@ -1,0 +1,57 @@
+# make            this help
+# Variables:      ALGOS=gspo,luspo SEEDS=0,1,2 EXPERIMENT=tiny STEPS=60 JOBS=2 SWEEP=factorial ARGS="any.key=value ..."
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+TORCH ?= 2.13.0
+
+ALGOS ?= $(if $(SWEEP),,grpo,gspo,luspo)
+SEEDS ?= 0
+EXPERIMENT ?= tiny
+STEPS ?=
+SWEEP ?=
+ARGS ?=
+# Two runs side by side where there are two cores: much of a run on a laptop is waiting.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n >= 2 ? 2 : 1 )))
+RUNS ?= results/runs/$(EXPERIMENT)
+
+.PHONY: help setup sweep report test test-slow lint bench clean
+
+help:  ## this help
+	@sed -n 's/^# \(make\|Variables\)/\1/p' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(VENV)/.done  ## make .venv with everything that is needed (about 2 minutes with a warm package cache)
+
+# A CPU build of torch unless one is there: the GPU build that pip would choose is several gigabytes.
+$(VENV)/.done: pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -c 'import torch' 2>/dev/null || $(PY) -m pip install -q torch==$(TORCH) $(TORCH_FROM)
+	$(PY) -m pip install -q -e '.[dev]'
+	touch $@
+
+sweep: setup  ## train every algorithm of ALGOS with every seed of SEEDS, then a table and the curves
+	$(PY) -m harness.train -m experiment=$(EXPERIMENT) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(ALGOS),algo=$(ALGOS)) \
+	  seed=$(SEEDS) $(if $(STEPS),trainer.total_training_steps=$(STEPS)) hydra.launcher.n_jobs=$(JOBS) $(ARGS)
+
+report: setup  ## table and curves of the runs in RUNS (default: results/runs/EXPERIMENT)
+	$(PY) -m analysis $(RUNS)
+
+lint: setup  ## ruff and the type checker
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pyright
+
+test: lint  ## lint, unit tests and end-to-end runs (under 15 minutes on 2 cores)
+	$(PY) -m pytest -m "not slow"
+
+test-slow: setup  ## statistical tests that train for many minutes
+	$(PY) -m pytest -m slow
+
+bench: setup  ## seconds per step and to the first step, beside TRL and bare verl, into results/bench
+	$(PY) tests/bench/bench.py
+
+clean:  ## delete what can be made again: environment, caches, assets (never runs)
+	rm -rf $(VENV) $(VENV)-bench results/assets .pytest_cache .ruff_cache *.egg-info

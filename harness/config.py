@@ -1,0 +1,89 @@
+"""From command-line overrides to one resolved configuration, without torch and verl, so a mistake shows at once."""
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from harness.assets import ROOT
+
+CONF = ROOT / "conf"
+ASSET_SCHEME = "asset:"
+ASSET_KEYS = ("actor_rollout_ref.model.path", "data.train_files", "data.val_files")
+
+
+class ConfigError(Exception):
+    """Something the user can mend; the message is one line: what is wrong, where, what would be right."""
+
+
+def register() -> None:
+    """Tell Hydra where verl's configuration lies (without importing verl, which takes seconds) and our resolvers."""
+    spec = importlib.util.find_spec("verl")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError("verl is not installed in this Python; run `make setup` and use .venv/bin/python")
+    os.environ["HARNESS_VERL_CONFIG"] = str(Path(spec.submodule_search_locations[0]) / "trainer" / "config")
+    OmegaConf.register_new_resolver("mean", lambda pair: (pair["low"] + pair["high"]) / 2, replace=True)
+
+
+def compose(overrides: Iterable[str]) -> DictConfig:
+    """The configuration that ``python -m harness.train OVERRIDES`` would run, before assets are built."""
+    register()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("train", overrides=list(overrides))
+
+
+def asset_builders() -> dict[str, Callable[[int], Path]]:
+    """Everything that ``asset:<name>/...`` may name: a function from a seed to the built folder."""
+
+    def of(module: str, *arguments: Any, seeded: bool = True) -> Callable[[int], Path]:
+        def build(seed: int) -> Path:
+            asset = importlib.import_module(f"harness.tasks.{module}").asset
+            return asset(*arguments, seed) if seeded else asset(*arguments)
+
+        return build
+
+    return {
+        "tiny": of("tiny", "tiny"),
+        "tiny_neutral": of("tiny", "tiny_neutral"),
+        "smollm2": of("smollm2", seeded=False),
+        "chain_sum": of("arithmetic", "chain_sum"),
+    }
+
+
+def build_assets(config: DictConfig) -> None:
+    """Replace every ``asset:<name>/<file>`` of the configuration by a path, building what is not there yet."""
+    for key in ASSET_KEYS:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, str) and value.startswith(ASSET_SCHEME):
+            name, _, file = value.removeprefix(ASSET_SCHEME).partition("/")
+            builders = asset_builders()
+            if name not in builders:
+                raise ConfigError(f"{key}={value}: no asset {name}; there are {', '.join(sorted(builders))}")
+            folder = builders[name](config.harness.asset_seed)
+            OmegaConf.update(config, key, str(folder / file) if file else str(folder))
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A resolved configuration as ``{"a.b.c": value}``; lists stay values, an empty mapping is a value."""
+    if isinstance(config, DictConfig):
+        config = OmegaConf.to_container(config, resolve=True)
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{key}."))
+        else:
+            flat[key] = value
+    return flat
+
+
+def digest(content: Any) -> str:
+    """Sixteen hex digits of the SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,192 @@
+"""What makes two runs comparable: every configuration key is treatment, execution, seed or controlled.
+
+The fingerprint is the hash of what is controlled. A contrast between arms requires equal fingerprints.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.config import digest
+
+# The only keys that conf/algo and conf/clip may set.
+TREATMENT = (
+    "actor_rollout_ref.actor.policy_loss.*",
+    "actor_rollout_ref.actor.loss_agg_mode",
+    "actor_rollout_ref.actor.loss_scale_factor",
+    "critic.loss_agg_mode",  # follows the actor's; there is no critic
+    "actor_rollout_ref.actor.clip_ratio",
+    "actor_rollout_ref.actor.clip_ratio_low",
+    "actor_rollout_ref.actor.clip_ratio_high",
+    "actor_rollout_ref.actor.clip_ratio_c",
+    "actor_rollout_ref.actor.tau_pos",
+    "actor_rollout_ref.actor.tau_neg",
+    "algorithm.adv_estimator",
+    "algorithm.norm_adv_by_std_in_grpo",
+)
+# Keys that cannot change what is learnt: names, paths, logging, frequencies, resources, offloading.
+EXECUTION = (
+    "harness.*",
+    "ray_kwargs.*",
+    "global_profiler.*",
+    "*.profiler.*",
+    "skip.*",
+    "transfer_queue.*",
+    "trainer.project_name",
+    "trainer.experiment_name",
+    "trainer.logger",
+    "trainer.log_val_generations",
+    "trainer.rollout_data_dir",
+    "trainer.validation_data_dir",
+    "trainer.default_local_dir",
+    "trainer.default_hdfs_dir",
+    "trainer.save_freq",
+    "trainer.test_freq",
+    "trainer.val_before_train",
+    "trainer.resume_mode",
+    "trainer.resume_from_path",
+    "trainer.del_local_ckpt_after_load",
+    "trainer.max_actor_ckpt_to_keep",
+    "trainer.max_critic_ckpt_to_keep",
+    "trainer.total_epochs",
+    "trainer.esi_redundant_time",
+    "trainer.checkpoint_callback_class",
+    "trainer.ray_wait_register_center_timeout",
+    "data.dataloader_num_workers",
+    "data.filter_overlong_prompts_workers",
+    "actor_rollout_ref.nccl_timeout",
+    "actor_rollout_ref.model.external_lib",
+    "actor_rollout_ref.actor.checkpoint.*",
+    "*.param_offload",
+    "*.optimizer_offload",
+    "*.grad_offload",
+    "*.offload_policy",
+    "actor_rollout_ref.rollout.agent.num_workers",
+    "actor_rollout_ref.rollout.engine_kwargs.transformers.*",
+    "actor_rollout_ref.rollout.gpu_memory_utilization",
+    "actor_rollout_ref.rollout.trace.*",
+    "actor_rollout_ref.rollout.prometheus.*",
+    "reward.num_workers",
+)
+# Keys that are the run's one seed; a value that differs from it is controlled instead.
+SEED = (
+    "seed",
+    "data.seed",
+    "actor_rollout_ref.rollout.seed",
+    "actor_rollout_ref.actor.data_loader_seed",
+    "actor_rollout_ref.actor.fsdp_config.seed",
+    "actor_rollout_ref.actor.megatron.seed",
+    "actor_rollout_ref.ref.fsdp_config.seed",
+    "critic.data_loader_seed",
+)
+# Paths; their content's hash is controlled in their place.
+CONTENT = {
+    "data.train_files": "hash.train_data",
+    "data.val_files": "hash.heldout_data",
+    "actor_rollout_ref.model.path": "hash.model",
+}
+STEPS = "trainer.total_training_steps"
+SCHEDULER = "actor_rollout_ref.actor.optim.lr_scheduler_type"
+# Groups of the command line that are named elsewhere in a run's path, or cannot change what is learnt.
+NOT_IN_ARM = ("algo", "clip", "experiment", "seed", "sweep", "tracking")
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """A flat configuration, sorted by kind."""
+
+    treatment: dict[str, Any]
+    execution: dict[str, Any]
+    seed: dict[str, Any]
+    controlled: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.controlled)
+
+
+def is_execution(key: str, flat: dict[str, Any]) -> bool:
+    """Whether a key cannot change what is learnt; the planned steps only where the schedule ignores them."""
+    if key == STEPS:
+        return flat.get(SCHEDULER) == "constant"
+    return _matches(key, EXECUTION)
+
+
+def classify(flat: dict[str, Any], hashes: dict[str, str]) -> Kinds:
+    """Sort a flat configuration (``config.flatten``) by kind; ``hashes`` as of ``content_hashes``."""
+    kinds = Kinds({}, {}, {}, dict(hashes))
+    for key, value in flat.items():
+        if key in CONTENT:
+            kinds.execution[key] = value
+        elif key in SEED and value == flat["seed"]:
+            kinds.seed[key] = value
+        elif _matches(key, TREATMENT):
+            kinds.treatment[key] = value
+        elif is_execution(key, flat):
+            kinds.execution[key] = value
+        else:
+            kinds.controlled[key] = value
+    return kinds
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """``{key: (value in a, value in b)}`` of the keys whose values differ, missing ones as None."""
+    return {k: (a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}
+
+
+def content_hashes(flat: dict[str, Any]) -> dict[str, str]:
+    """SHA-256 (16 hex digits) of the data files and of the initial model's folder, under the names of ``CONTENT``.
+
+    A model that is no local folder (a hub name) stands for itself.
+    """
+    hashes = {}
+    for key, name in CONTENT.items():
+        value = flat[key]
+        paths = [Path(p).expanduser() for p in (value if isinstance(value, list) else [value])]
+        hashes[name] = digest([_hash_path(p) if p.exists() else str(p) for p in paths])
+    return hashes
+
+
+def arm_name(flat: dict[str, Any], overrides: list[str]) -> str:
+    """``luspo``, ``gspo,clip=own``, ``luspo,lr=2e-06``: the algorithm and whatever else was asked for.
+
+    Overrides that cannot change what is learnt do not make an arm. Raises nothing; the name is safe as a folder.
+    """
+    parts = [flat["harness.algo"]]
+    if flat["harness.clip"] != flat["harness.default_clip"]:
+        parts.append(f"clip={flat['harness.clip']}")
+    extra = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        key = key.lstrip("+~")
+        if key not in NOT_IN_ARM and not is_execution(key, flat):
+            extra.append(f"{key.rsplit('.', 1)[-1]}={_canonical(value)}")
+    name = ",".join(parts + sorted(extra))
+    safe = "".join(c if c.isalnum() or c in "=,.+-_" else "_" for c in name)
+    return safe if len(safe) <= 120 else f"{safe[:100]}-{digest(name)}"
+
+
+def _canonical(value: str) -> str:
+    """One spelling of a number: 2e-6, 2.0e-06 and 0.000002 are the same arm."""
+    try:
+        return repr(float(value)) if not value.lstrip("-").isdigit() else value
+    except ValueError:
+        return str(yaml.safe_load(value)) if value in ("true", "false", "True", "False") else value
+
+
+def _matches(key: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _hash_path(path: Path) -> str:
+    """Hash of a file, or of all files of a folder with their names."""
+    total = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        total.update((file.name if path.is_file() else str(file.relative_to(path))).encode())
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()[:16]

@@ -1,0 +1,108 @@
+"""Metrics of one step, from its recorded rows: sums over sums, never means of means.
+
+verl averages its own over micro-batches (``actor/pg_clipfrac``) or aggregates them with the loss's own weights
+(``actor/entropy``), so they mean different things for different losses; these do not.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+WITHOUT_CLIP = frozenset({"sapo", "cispo"})  # their gradient is never 0: no clip fraction exists
+
+
+def frame(rows: list[dict[str, Any]], step: int, rows_per_update: int) -> pd.DataFrame:
+    """Rows as they arrived -> one row per response with its update, padding dropped.
+
+    verl returns the rows update by update, then rank by rank, then micro-batch by micro-batch, so a row's place tells
+    its update. Raises ValueError if the number of rows is no whole number of updates.
+    """
+    if not rows or len(rows) % rows_per_update:
+        raise ValueError(
+            f"step {step}: {len(rows)} recorded rows are no whole number of updates of {rows_per_update} responses"
+        )
+    sequences = pd.DataFrame(rows)
+    sequences.insert(0, "step", step)
+    sequences.insert(3, "update", np.arange(len(rows)) // rows_per_update + 1)
+    return sequences[sequences["tokens"] > 0].reset_index(drop=True)
+
+
+def step_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
+    """Standard columns of one step (``harness.rundir.STANDARD_METRICS``) and more, from its rows.
+
+    A value that does not exist (the clip fraction where nothing was off-policy, the length of right answers where
+    none was right) is left out, so it is missing in the record and not 0.
+    """
+    tokens = sequences["tokens"]
+    right, truncated = sequences["accuracy"] == 1, sequences["truncated"]
+    groups = sequences.groupby("prompt_id")["reward"]
+    metrics = {
+        "response_length": tokens.mean(),
+        "response_length_median": tokens.median(),
+        "response_length_p90": tokens.quantile(0.9),
+        "response_length_right": tokens[right].mean(),
+        "response_length_wrong": tokens[~right].mean(),
+        "response_length_finished": tokens[~truncated].mean(),
+        "response_length_truncated": tokens[truncated].mean(),
+        "truncated": truncated.mean(),
+        "reward": sequences["reward"].mean(),
+        "accuracy": sequences["accuracy"].mean(),
+        "groups_without_variance": (groups.max() == groups.min()).mean(),
+        "ppo_kl": -np.average(sequences["log_ratio"], weights=tokens),
+        "entropy": np.average(sequences["entropy"], weights=tokens),
+        "tokens": float(tokens.sum()),
+        "responses": float(len(sequences)),
+    }
+    for part in (name for name in sequences if str(name).startswith("reward_")):
+        metrics[str(part)] = sequences[part].mean()
+    if "rollout_gap" in sequences:
+        metrics["rollout_gap"] = np.average(sequences["rollout_gap"].abs(), weights=tokens)
+    metrics.update(clip_metrics(sequences, loss_mode))
+    return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
+
+
+def clip_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
+    """Clip fractions pooled over updates 2..K (the first is on-policy) and over responses with advantage not 0.
+
+    ``clip_frac_token`` = clipped tokens / tokens; ``clip_frac_seq`` = mean over responses of their clipped share, which
+    for sequence-level losses is the share of clipped responses. Numerators and denominators are there too, so any
+    longer window pools exactly. ``ratio_noise`` = sd of the mean log-ratio at the first update: 0 but for rounding.
+    """
+    on_policy = sequences[sequences["update"] == 1]
+    metrics = {"ratio_noise": float(np.sqrt((on_policy["log_ratio"] ** 2).mean()))}
+    later = sequences[(sequences["update"] > 1) & (sequences["advantage"] != 0)]
+    if later.empty:
+        return metrics
+    length = later["tokens"].sum()
+    metrics["outside_low_frac"] = later["outside_low"].sum() / length
+    metrics["outside_high_frac"] = later["outside_high"].sum() / length
+    if loss_mode in WITHOUT_CLIP:
+        return metrics
+    share = later["clipped"] / later["tokens"]
+    metrics |= {
+        "clip_frac_token": later["clipped"].sum() / length,
+        "clip_frac_seq": share.mean(),
+        "clip_tokens": float(later["clipped"].sum()),
+        "clip_tokens_of": float(length),
+        "clip_seqs": float(share.sum()),
+        "clip_seqs_of": float(len(later)),
+    }
+    for name, part in (("pos", later[later["advantage"] > 0]), ("neg", later[later["advantage"] < 0])):
+        if len(part):
+            metrics[f"clip_frac_{name}"] = part["clipped"].sum() / part["tokens"].sum()
+    for update, part in later.groupby("update"):
+        metrics[f"clip_frac_token_update{update}"] = part["clipped"].sum() / part["tokens"].sum()
+    return metrics
+
+
+def validation_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """``val_response_length`` and ``val_accuracy``: the mean over data sources of verl's ``val-*/<source>/...``."""
+    found: dict[str, list[float]] = {"val_response_length": [], "val_accuracy": []}
+    for name, value in metrics.items():
+        parts = name.split("/")
+        if len(parts) == 4 and parts[0].startswith("val-") and parts[3].startswith("mean@"):
+            target = {"response_length": "val_response_length", "acc": "val_accuracy"}.get(parts[2])
+            if target:
+                found[target].append(float(value))
+    return {name: sum(values) / len(values) for name, values in found.items() if values}

@@ -1,0 +1,67 @@
+"""The start-up probe: does the installed loss weight a response's tokens as its configuration says?
+
+``loss_mode=gspo`` ignores ``loss_agg_mode`` in verl 0.6.1 to 0.9.0 and obeys it in 0.9.1, where the default turns GSPO
+into LUSPO up to a scalar: a comparison can be void without any error. So the losses are asked, not trusted.
+"""
+
+import copy
+
+import torch
+from verl.trainer.ppo.core_algos import get_policy_loss_fn
+from verl.workers.config import ActorConfig
+
+LENGTHS = (3, 12)
+# Which power of |y| a response's total pull on the policy must follow, by aggregation and, first, by name.
+REQUIRED_BY_LOSS = {"gspo": 0, "luspo": 1}
+REQUIRED_BY_AGGREGATION = {
+    "seq-mean-token-mean": 0,
+    "seq-mean-token-sum": 1,
+    "seq-mean-token-sum-norm": 1,
+    "token-mean": 1,
+    "token-sum": 1,
+}
+
+
+class ProbeError(Exception):
+    """The installed loss does not weight responses as configured."""
+
+
+def response_pulls(config: ActorConfig) -> list[float]:
+    """Sum over tokens of |dL/dlogp| for two on-policy responses of ``LENGTHS`` tokens, advantage 1, one batch."""
+    config = copy.deepcopy(config)
+    mask = torch.zeros(len(LENGTHS), max(LENGTHS), dtype=torch.bool)
+    for row, length in enumerate(LENGTHS):
+        mask[row, :length] = True
+    config.global_batch_info.update(
+        dp_size=1,
+        batch_num_tokens=int(mask.sum()),
+        global_batch_size=len(LENGTHS),
+        loss_scale_factor=config.loss_scale_factor,
+    )
+    log_prob = torch.full(mask.shape, -1.0, requires_grad=True)
+    loss, _ = get_policy_loss_fn(config.policy_loss.loss_mode)(
+        old_log_prob=log_prob.detach().clone(),
+        log_prob=log_prob,
+        advantages=mask.float(),
+        response_mask=mask,
+        loss_agg_mode=config.loss_agg_mode,
+        config=config,
+    )
+    (gradient,) = torch.autograd.grad(loss, log_prob)
+    return gradient.abs().sum(-1).tolist()
+
+
+def check(config: ActorConfig) -> None:
+    """Raise ``ProbeError`` unless the installed loss is weighted by length exactly as its configuration says."""
+    name, aggregation = config.policy_loss.loss_mode, config.loss_agg_mode
+    power = REQUIRED_BY_LOSS.get(name, REQUIRED_BY_AGGREGATION.get(aggregation))
+    if power is None:
+        return
+    short, long = response_pulls(config)
+    expected = (LENGTHS[1] / LENGTHS[0]) ** power
+    if short == 0 or abs(long / short / expected - 1) > 1e-3:
+        raise ProbeError(
+            f"the installed loss {name} with loss_agg_mode={aggregation} pulls a response of {LENGTHS[1]} tokens "
+            f"{long / short if short else float('nan'):.3g} times as hard as one of {LENGTHS[0]}; {name} means "
+            f"{expected:.3g} times. Use the loss_agg_mode of conf/algo/{name}.yaml and the pinned verl"
+        )

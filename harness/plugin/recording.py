@@ -1,0 +1,154 @@
+"""One row per response, built where everything about it is known: inside verl's loss function.
+
+The micro-batch that reaches the loss still carries verl's TransferQueue fields (prompt index, session, advantages,
+log-probabilities, entropy, reward parts), so no join is needed. The rows travel home as a plain list in the loss's
+metrics, which verl extends over micro-batches, ranks and updates. Training is bit-identical without recording.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+import torch
+from tensordict import TensorDict
+from verl.trainer.ppo.core_algos import get_policy_loss_fn
+from verl.utils import tensordict_utils as tu
+from verl.workers.config import ActorConfig
+from verl.workers.utils.padding import no_padding_2_padding
+
+from harness.plugin import probe
+
+ROWS = "recorded_rows"
+SEQUENCE_LEVEL = frozenset({"gspo", "luspo"})  # losses whose ratio is the sequence's, exp(mean log-ratio)
+FIELDS = ("response_mask", "old_log_probs", "advantages", "entropy", "rm_scores", "rollout_log_probs")
+
+Row = dict[str, Any]
+LossFn = Callable[..., tuple[torch.Tensor, dict[str, Any]]]
+
+
+@dataclass
+class RecordingLoss:
+    """verl's loss function ``(model_output, data, dp_group) -> (loss, metrics)`` with rows added to its metrics.
+
+    ``loss`` is verl's own (``partial(ppo_loss, config=config)``) and its value and graph pass through untouched; the
+    policy loss is evaluated a second time on detached log-probabilities to read its derivative.
+    """
+
+    loss: LossFn
+    config: ActorConfig
+    checked: bool = field(default=False, repr=False)
+
+    def __call__(
+        self, model_output: dict[str, Any], data: TensorDict, dp_group: Any = None
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        if not self.checked:  # once in every worker: the loss that is installed here is the one that trains
+            probe.check(self.config)
+            self.checked = True
+        value, metrics = self.loss(model_output=model_output, data=data, dp_group=dp_group)
+        log_prob = no_padding_2_padding(model_output["log_probs"], data).detach()
+        metrics[ROWS] = response_rows(self.config, log_prob, data)
+        return value, metrics
+
+
+def response_rows(config: ActorConfig, log_prob: torch.Tensor, data: TensorDict) -> list[Row]:
+    """The rows of one micro-batch; columns as in ``harness.rundir.SEQUENCE_COLUMNS`` without step and update.
+
+    Args:
+        config: the actor's configuration, its ``global_batch_info`` set for this micro-batch (verl's ``ppo_loss``).
+        log_prob: (batch, response_length) of the policy being updated, padded on the right, detached.
+        data: the micro-batch as verl hands it to the loss.
+
+    A padding row (verl fills up a batch that is not divisible) has an empty response mask, hence ``tokens`` 0.
+    """
+    present = [name for name in FIELDS if name in data]
+    padded = data.select(*present).to_padded_tensor()
+    mask = padded["response_mask"].to(bool)
+    old_log_prob, advantages = padded["old_log_probs"], padded["advantages"]
+    gradient = policy_loss_gradient(config, log_prob, old_log_prob, advantages, mask)
+
+    tokens = mask.sum(-1)
+    per_token = mask / tokens.clamp(min=1).unsqueeze(-1)
+    log_ratio = ((log_prob - old_log_prob) * per_token).sum(-1)
+    ratio = token_ratio(config, log_prob, old_log_prob, log_ratio)
+    low, high = clip_range(config)
+    clipped = mask & (advantages != 0) & (gradient == 0)
+
+    columns: dict[str, list[Any]] = {
+        "prompt_id": _column(data, "index", len(tokens)),
+        "sample": _column(data, "session_id", len(tokens)),
+        "prompt_tokens": data["prompts"].offsets().diff().tolist(),
+        "tokens": tokens.tolist(),
+        "reward": (padded["rm_scores"] * mask).sum(-1).tolist(),
+        "advantage": (advantages * per_token).sum(-1).tolist(),
+        "log_ratio": log_ratio.tolist(),
+        "outside_low": (mask & (ratio < 1 - low)).sum(-1).tolist(),
+        "outside_high": (mask & (ratio > 1 + high)).sum(-1).tolist(),
+        "clipped": clipped.sum(-1).tolist(),
+        "kept_ratio": (ratio * ~clipped * per_token).sum(-1).tolist(),
+        "pull": (gradient.abs().sum(-1) / float(data["dp_size"])).tolist(),
+        "entropy": (padded["entropy"] * per_token).sum(-1).tolist(),
+        "response_hash": [crc32(ids.cpu().numpy().tobytes()) for ids in data["responses"].unbind()],
+    }
+    if "rollout_log_probs" in padded:
+        columns["rollout_gap"] = ((old_log_prob - padded["rollout_log_probs"]) * per_token).sum(-1).tolist()
+    info = [extra.get("reward_extra_info", {}) for extra in _column(data, "extra_fields", len(tokens))]
+    columns["accuracy"] = [one.get("acc", float("nan")) for one in info]
+    columns["truncated"] = [bool(one.get("truncated", False)) for one in info]
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for row, one in zip(rows, info, strict=True):
+        row.update((name, value) for name, value in one.items() if name.startswith("reward_"))
+    return rows
+
+
+def policy_loss_gradient(
+    config: ActorConfig,
+    log_prob: torch.Tensor,
+    old_log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    mask: torch.Tensor,
+) -> torch.Tensor:
+    """dL/dlogp of the registered policy loss, (batch, response_length); generator states are left as found.
+
+    Reading the derivative tells for any loss, without a formula of its own, which tokens it clips (derivative 0 where
+    the advantage is not) and how hard it pulls on a response.
+    """
+    leaf = log_prob.detach().clone().requires_grad_(True)
+    devices = [log_prob.device] if log_prob.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        value, _ = get_policy_loss_fn(config.policy_loss.loss_mode)(
+            old_log_prob=old_log_prob,
+            log_prob=leaf,
+            advantages=advantages,
+            response_mask=mask,
+            loss_agg_mode=config.loss_agg_mode,
+            config=config,
+        )
+        (gradient,) = torch.autograd.grad(value, leaf)
+    return gradient
+
+
+def token_ratio(
+    config: ActorConfig, log_prob: torch.Tensor, old_log_prob: torch.Tensor, log_ratio: torch.Tensor
+) -> torch.Tensor:
+    """The importance ratio that the loss clips, for every token: the token's own, or its sequence's."""
+    if config.policy_loss.loss_mode in SEQUENCE_LEVEL:
+        return log_ratio.exp().unsqueeze(-1).expand_as(log_prob)
+    return (log_prob - old_log_prob).clamp(-20, 20).exp()
+
+
+def clip_range(config: ActorConfig) -> tuple[float, float]:
+    """(clip_ratio_low, clip_ratio_high) with verl's fallback to ``clip_ratio``."""
+    low = config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low
+    high = config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high
+    return float(low), float(high)
+
+
+def _column(data: TensorDict, name: str, rows: int) -> list[Any]:
+    """A field of the micro-batch as a list with one entry a row, whatever container verl chose for it."""
+    value = data.get(name, None)
+    if value is None:
+        return [{}] * rows if name == "extra_fields" else [-1] * rows
+    if isinstance(value, torch.Tensor):
+        return value.flatten().tolist()
+    return tu.unwrap_non_tensor_data(value) if not hasattr(value, "tolist") else value.tolist()

@@ -1,0 +1,149 @@
+"""verl's own synchronous trainer with a recorder attached: the only classes of verl's trainer that are subclassed.
+
+``run_ppo`` takes a TaskRunner class; ours puts ``RecordingTrainer`` where verl looks up the mode ``sync`` (any other
+name of ``trainer_mode`` silently changes behaviour) and changes nothing else.
+"""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+from omegaconf import DictConfig
+from transfer_queue import KVBatchMeta
+from verl.trainer.main_ppo import TaskRunnerV1
+from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
+from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.config import ActorConfig
+from verl.workers.utils.losses import ppo_loss
+
+import harness.plugin.losses  # noqa: F401  (registers; the trainer asks the losses before any worker exists)
+from harness.plugin import metrics as own
+from harness.plugin import probe
+from harness.plugin.recording import ROWS, RecordingLoss
+from harness.rundir import RunDir
+
+
+class _Tap:
+    """Stands in for the actor's worker group during one update and takes what verl is about to average away."""
+
+    def __init__(self, group: Any):
+        self.group = group
+        self.rows: list[dict[str, Any]] = []
+        self.grad_norms: list[float] = []
+
+    def update_actor(self, batch: KVBatchMeta) -> Any:
+        output = self.group.update_actor(batch)
+        metrics = dict(tu.get(output, key="metrics"))
+        self.rows = metrics.pop(ROWS)
+        self.grad_norms = [float(norm) for norm in metrics["grad_norm"]]
+        tu.assign_non_tensor_data(output, key="metrics", val=metrics)
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.group, name)
+
+
+class RecordingTrainer(PPOTrainerSync):
+    """``PPOTrainerSync`` that writes one row per response and logs metrics computed from these rows.
+
+    ``config.harness.attempt_dir`` is where they go; ``config.harness.record=false`` trains without, bit for bit alike.
+    """
+
+    def _setup(self) -> None:
+        actor: ActorConfig = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+        probe.check(actor)  # before any worker is started; every worker checks its own again
+        super()._setup()
+        self.attempt = Path(self.config.harness.attempt_dir)
+        self.recording = bool(self.config.harness.record)
+        self.run_dir = RunDir(Path(self.config.harness.run_dir))
+        self.cumulative_tokens = _tokens_until(self.run_dir, self.global_steps)
+        if self.recording:
+            loss = RecordingLoss(partial(ppo_loss, config=actor), actor)
+            self.actor_rollout_wg.set_loss_fn(loss)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        if not self.recording:
+            return super()._update_actor(batch, metrics)
+        group = self.actor_rollout_wg
+        self.actor_rollout_wg = self.tap = _Tap(group)
+        try:
+            return super()._update_actor(batch, metrics)
+        finally:
+            self.actor_rollout_wg = group
+
+    def _validate(self) -> dict[str, float]:
+        metrics = super()._validate()
+        return {**metrics, **own.validation_metrics(metrics)}
+
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
+    ) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        if not self.recording:
+            return
+        actor = self.config.actor_rollout_ref.actor
+        rows_per_update = actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n
+        sequences = own.frame(self.tap.rows, global_steps, rows_per_update)
+        metrics.update(own.step_metrics(sequences, actor.policy_loss.loss_mode))
+        self.cumulative_tokens += float(sequences["tokens"].sum())
+        norms = self.tap.grad_norms
+        metrics.update(
+            cumulative_tokens=self.cumulative_tokens,
+            step_seconds=timing_raw["step"],
+            grad_norm=sum(norms) / len(norms),
+            grad_norm_clipped=sum(norm > actor.optim.clip_grad for norm in norms) / len(norms),
+        )
+        metrics.update({f"grad_norm_update{i}": norm for i, norm in enumerate(norms, 1)})
+        self._write(sequences, global_steps)
+
+    def _write(self, sequences: pd.DataFrame, step: int) -> None:
+        """Write the step's rows so that a reader never sees half a file; the metrics line follows after it."""
+        folder = self.attempt / "sequences"
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{step}.parquet"
+        sequences.to_parquet(draft, index=False)
+        draft.replace(folder / f"{step}.parquet")
+        if step == 1:
+            manifest = self.run_dir.manifest()
+            self.run_dir.write_manifest({**manifest, "step1_responses": responses_hash(sequences)})
+
+
+def responses_hash(sequences: pd.DataFrame) -> str:
+    """Hash of all responses of a step whatever their order: equal at step 1 for matched runs."""
+    rows = sequences[["prompt_id", "sample", "response_hash"]].sort_values(["prompt_id", "sample"])
+    return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def _tokens_until(run: RunDir, step: int) -> float:
+    """Tokens trained on up to and including ``step``, by earlier attempts (0 for a fresh run)."""
+    if not step:
+        return 0.0
+    return float(run.metrics()[0].get(step, {}).get("cumulative_tokens", 0.0))
+
+
+class RecordingTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):  # type: ignore[attr-defined,misc]
+    """verl's TaskRunner, with ``RecordingTrainer`` as the trainer of the mode ``sync``."""
+
+    def run(self, config: DictConfig) -> None:
+        _refuse_foreign_queue()
+        TRAINER_REGISTRY["sync"] = RecordingTrainer
+        super().run(config)
+
+
+def _refuse_foreign_queue() -> None:
+    """verl would attach to another job's TransferQueue on the same cluster and could train on its responses."""
+    try:
+        ray.get_actor("TransferQueueController", namespace="transfer_queue")
+    except ValueError:
+        return
+    raise RuntimeError("another verl job runs on this Ray cluster; give every run a cluster of its own")
+
+
+def task_runner() -> Any:
+    """The Ray actor class for ``verl.trainer.main_ppo.run_ppo(config, task_runner_class=...)``."""
+    return ray.remote(RecordingTaskRunner)
