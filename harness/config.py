@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import psutil
 from omegaconf import DictConfig, OmegaConf
 
 from harness.assets import ROOT
@@ -30,6 +31,15 @@ def register() -> None:
         raise ConfigError("verl is not installed in this Python; run `make setup` and use .venv/bin/python")
     os.environ["HARNESS_VERL_CONFIG"] = str(Path(spec.submodule_search_locations[0]) / "trainer" / "config")
     OmegaConf.register_new_resolver("mean", lambda pair: (pair["low"] + pair["high"]) / 2, replace=True)
+    OmegaConf.register_new_resolver(  # responses of an update on one rank
+        "per_rank", lambda prompts, n, nodes, ranks: prompts * n // (nodes * ranks), replace=True
+    )
+    OmegaConf.register_new_resolver("jobs", side_by_side, replace=True)
+
+
+def side_by_side(memory_gb: float) -> int:
+    """How many runs of ``memory_gb`` each this machine can do at once: at most one a core, at least one."""
+    return max(1, min(os.cpu_count() or 1, int(psutil.virtual_memory().available / 1e9 / memory_gb)))
 
 
 def compose(overrides: Iterable[str]) -> DictConfig:

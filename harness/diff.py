@@ -21,8 +21,9 @@ def main() -> int:
     except RunDirError as error:
         sys.exit(f"error: {error}")
     console = Console()
+    names = [f"{m['experiment']}/{m['arm']}/seed={m['seed']}" for m in (a, b)]
     for kind in ("treatment", "controlled", "execution", "versions", "hardware"):
-        table = Table("key", args.run_a.name, args.run_b.name, title=kind, title_justify="left", box=None)
+        table = Table("key", *names, title=kind, title_justify="left", box=None)
         changed = differences(a[kind], b[kind])
         for key, (left, right) in changed.items():
             table.add_row(key, str(left), str(right))

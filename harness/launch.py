@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from harness.assets import ROOT
-from harness.rundir import HEARTBEAT_SECONDS, TRAINED, RunDir
+from harness.rundir import HEARTBEAT_SECONDS, RunDir, is_trained
 
 ERROR_FILE = "error.json"
 POLL_SECONDS = 0.5
@@ -56,7 +56,7 @@ def resume_point(run: RunDir) -> tuple[int, Path | None]:
     verl writes the checkpoint of step N before N's metrics, so a kill in between leaves a checkpoint without its row:
     that one is passed over. So is one whose files were not finished.
     """
-    recorded = {step for step, data in run.metrics()[0].items() if TRAINED in data}
+    recorded = {step for step, data in run.metrics()[0].items() if is_trained(data)}
     complete = 0
     while complete + 1 in recorded:
         complete += 1
@@ -92,6 +92,7 @@ def train_process(run: RunDir, attempt: Path, resume: Path | None, tick: Callabl
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
+            cwd=ROOT,
             env=environment,
             start_new_session=True,
         )

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from harness.rundir import TRAINED, RunDir, RunDirError
+from harness.rundir import RunDir, RunDirError, is_trained
 
 PLAIN_LINES = 10  # lines a run where no terminal draws bars
 
@@ -52,7 +52,7 @@ class Monitor:
                 status, metrics = run.status(), run.metrics()[0]
             except RunDirError:
                 continue  # being written; the next look will find it
-            trained = {step: data for step, data in metrics.items() if TRAINED in data}
+            trained = {step: data for step, data in metrics.items() if is_trained(data)}
             step = max(trained, default=0)
             text = describe(trained[step]) if trained else "starting" if status["state"] == "running" else ""
             self.bars.update(task, completed=step, text=text, total=status.get("planned_steps"))
@@ -72,6 +72,8 @@ class Monitor:
 
 def describe(data: dict[str, Any]) -> str:
     """One step in a few words: length, clip fraction, reward, where they exist."""
+    if "response_length" not in data:
+        return "not recorded"
     parts = [f"length {data['response_length']:.1f}"]
     if "clip_frac_token" in data:
         parts.append(f"clipped {100 * data['clip_frac_token']:.2g} %")

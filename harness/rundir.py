@@ -68,8 +68,6 @@ STANDARD_METRICS = (
     "step_seconds",
 )
 
-TRAINED = "response_length"  # a row with it is a finished training step; others are validation only
-
 
 class RunDirError(Exception):
     """A run directory that cannot be read; the message is one line that names the file."""
@@ -144,7 +142,7 @@ class RunDir:
         warnings: list[str] = []
         for attempt in self.attempts():
             rows = list(read_metrics(attempt / "metrics.jsonl", warnings))
-            first = min((step for step, data in rows if TRAINED in data), default=None)
+            first = min((step for step, data in rows if is_trained(data)), default=None)
             if first is not None:
                 merged = {step: data for step, data in merged.items() if step < first}
             for step, data in rows:
@@ -162,7 +160,13 @@ class RunDir:
 
     def last_step(self) -> int:
         """The last step with a complete row of training metrics, 0 if there is none."""
-        return max((step for step, data in self.metrics()[0].items() if TRAINED in data), default=0)
+        return max((step for step, data in self.metrics()[0].items() if is_trained(data)), default=0)
+
+
+def is_trained(data: dict[str, Any]) -> bool:
+    """Whether a row of metrics is of a finished training step; others are validation only. Ours, or verl's own name
+    where nothing was recorded."""
+    return "response_length" in data or "response_length/mean" in data
 
 
 def read_metrics(path: Path, warnings: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:

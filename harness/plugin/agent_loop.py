@@ -36,7 +36,7 @@ class BatchAgentLoopManager:
     def __init__(self, config: DictConfig):
         model: HFModelConfig = omega_conf_to_dataclass(config.actor_rollout_ref.model)
         self.rollout = config.actor_rollout_ref.rollout
-        self.reward_manager = load_reward_manager(config, model.tokenizer)
+        self.reward_manager: Any = load_reward_manager(config, model.tokenizer)
         self.builder = create_continuous_token_builder(
             model.tokenizer,
             hf_model_type=getattr(model.hf_config, "model_type", None),
@@ -45,7 +45,7 @@ class BatchAgentLoopManager:
             processor=None,
         )
         replicas = config.trainer.nnodes * config.trainer.n_gpus_per_node
-        self.servers = [ray.get_actor(server_name(rank)) for rank in range(replicas)]
+        self.servers: list[Any] = [ray.get_actor(server_name(rank)) for rank in range(replicas)]
 
     @classmethod
     def create(cls, config: DictConfig, **_: Any) -> "BatchAgentLoopManager":
@@ -76,7 +76,10 @@ class BatchAgentLoopManager:
             ]
         )
         responses = [answer for part in answers for answer in part]
-        rows = [self._fields(p, sample, *r, step) for (p, sample), r in zip(requests, responses, strict=True)]
+        rows = [
+            self._fields(prompt, sample, tokens, log_probs, step)
+            for (prompt, sample), (tokens, log_probs) in zip(requests, responses, strict=True)
+        ]
         self._put(rows, partition="val" if validate else "train", step=step)
 
     def _sampling(self, validate: bool) -> tuple[dict[str, Any], int]:
@@ -147,7 +150,8 @@ class SeededAgentLoop(SingleTurnAgentLoop):
         seed = response_seed(
             self.rollout_config.seed, int(kwargs["global_steps"]), int(kwargs["index"]), int(kwargs["session_id"])
         )
-        return await super().run({**sampling_params, "seed": seed}, **kwargs)
+        inherited: Any = super()
+        return await inherited.run({**sampling_params, "seed": seed}, **kwargs)
 
 
 class OrderedReplayBuffer(ReplayBuffer):

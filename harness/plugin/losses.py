@@ -31,7 +31,8 @@ def compute_policy_loss_luspo(
     """
     if loss_agg_mode not in SUM_MODES:
         raise ValueError(f"luspo needs actor.loss_agg_mode to be one of {', '.join(SUM_MODES)}, not {loss_agg_mode}")
-    return compute_policy_loss_gspo(
+    gspo: Any = compute_policy_loss_gspo  # verl's decorator declares another signature than it keeps
+    return gspo(
         old_log_prob=old_log_prob,
         log_prob=log_prob,
         advantages=advantages,

@@ -44,6 +44,9 @@ def _device_module() -> types.ModuleType:
     return module
 
 
+_DEVICE_MODULE = _device_module()
+
+
 @PlatformRegistry.register(platform="cpu")
 class PlatformCPU(PlatformBase):
     """verl's ``PlatformBase`` for machines without an accelerator.
@@ -52,9 +55,17 @@ class PlatformCPU(PlatformBase):
     ``ray_kwargs.ray_init.num_gpus``.
     """
 
-    device_name = "cpu"
-    vendor_name = "cpu"
-    device_module = _device_module()
+    @property
+    def device_name(self) -> str:
+        return "cpu"
+
+    @property
+    def vendor_name(self) -> str:
+        return "cpu"
+
+    @property
+    def device_module(self) -> types.ModuleType:
+        return _DEVICE_MODULE
 
     def is_available(self) -> bool:
         return True

@@ -5,6 +5,7 @@ into LUSPO up to a scalar: a comparison can be void without any error. So the lo
 """
 
 import copy
+from typing import Any
 
 import torch
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
@@ -39,7 +40,8 @@ def response_pulls(config: ActorConfig) -> list[float]:
         loss_scale_factor=config.loss_scale_factor,
     )
     log_prob = torch.full(mask.shape, -1.0, requires_grad=True)
-    loss, _ = get_policy_loss_fn(config.policy_loss.loss_mode)(
+    policy_loss: Any = get_policy_loss_fn(config.policy_loss.loss_mode)
+    loss, _ = policy_loss(
         old_log_prob=log_prob.detach().clone(),
         log_prob=log_prob,
         advantages=mask.float(),

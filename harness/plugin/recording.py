@@ -113,10 +113,11 @@ def policy_loss_gradient(
     Reading the derivative tells for any loss, without a formula of its own, which tokens it clips (derivative 0 where
     the advantage is not) and how hard it pulls on a response.
     """
+    policy_loss: Any = get_policy_loss_fn(config.policy_loss.loss_mode)
     leaf = log_prob.detach().clone().requires_grad_(True)
     devices = [log_prob.device] if log_prob.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
-        value, _ = get_policy_loss_fn(config.policy_loss.loss_mode)(
+        value, _ = policy_loss(
             old_log_prob=old_log_prob,
             log_prob=leaf,
             advantages=advantages,
@@ -151,4 +152,4 @@ def _column(data: TensorDict, name: str, rows: int) -> list[Any]:
         return [{}] * rows if name == "extra_fields" else [-1] * rows
     if isinstance(value, torch.Tensor):
         return value.flatten().tolist()
-    return tu.unwrap_non_tensor_data(value) if not hasattr(value, "tolist") else value.tolist()
+    return value.tolist() if hasattr(value, "tolist") else list(tu.unwrap_non_tensor_data(value))

@@ -32,7 +32,8 @@ class PartsRewardManager(RewardManagerBase):
     def score(self, response_ids: list[int], ground_truth: str) -> dict[str, Any]:
         """verl's result of one response: ``reward_score`` and ``reward_extra_info``, whose keys become columns."""
         finished = bool(response_ids) and response_ids[-1] in self.eos
-        text = self.tokenizer.decode(response_ids, skip_special_tokens=False)
+        tokenizer: Any = self.tokenizer
+        text = tokenizer.decode(response_ids, skip_special_tokens=False)
         parts = self.grade(text, ground_truth, finished)
         info = {"acc": float(parts["accuracy"]), **{f"reward_{name}": float(value) for name, value in parts.items()}}
         info["truncated"] = float(not finished and len(response_ids) >= self.limit)
@@ -40,7 +41,8 @@ class PartsRewardManager(RewardManagerBase):
         return {"reward_score": float(sum(parts.values())), "reward_extra_info": info}
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
-        item = data[-1:][0]
+        last: Any = data[-1:]
+        item = last[0]
         ids = item.batch["responses"]
         length = int(item.batch["attention_mask"][-ids.shape[-1] :].sum())
         return self.score(ids[:length].tolist(), item.non_tensor_batch["reward_model"]["ground_truth"])

@@ -7,8 +7,8 @@ from typing import Any
 
 import ray
 import torch
-from omegaconf import DictConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from torch.distributed.tensor import DTensor
 from verl.utils.device import get_device_name
 from verl.workers.rollout import base
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
@@ -42,7 +42,8 @@ class TransformersReplica(RolloutReplica):
                 "rollout.name=transformers has no parallelism within a replica: set "
                 "rollout.tensor_model_parallel_size, data_parallel_size and pipeline_model_parallel_size to 1"
             )
-        node, visible = await self.workers[0].__ray_call__.remote(
+        worker: Any = self.workers[0]
+        node, visible = await worker.__ray_call__.remote(
             lambda _: (ray.get_runtime_context().get_node_id(), os.environ.get("CUDA_VISIBLE_DEVICES"))
         )
         # The server shares its rank's GPU without asking Ray for one, as verl's own servers do.
@@ -50,7 +51,7 @@ class TransformersReplica(RolloutReplica):
         if visible is not None:
             environment["CUDA_VISIBLE_DEVICES"] = visible
         name = server_name(self.replica_rank)
-        server = (
+        server: Any = (
             ray.remote(TransformersServer)
             .options(
                 name=name,
@@ -75,7 +76,7 @@ class TransformersReplica(RolloutReplica):
 class TransformersRollout(base.BaseRollout):
     """verl's adapter inside a training worker: sends the weights that the engine hands out to this rank's server."""
 
-    def __init__(self, config: DictConfig, model_config: Any, device_mesh: Any):
+    def __init__(self, config: Any, model_config: Any, device_mesh: Any):
         super().__init__(config, model_config, device_mesh)
         self.replica_rank = torch.distributed.get_rank()
         self._server: Any = None
@@ -103,7 +104,7 @@ class TransformersRollout(base.BaseRollout):
             if sum(data.nbytes for *_, data in bucket) >= BUCKET_BYTES:
                 await self._server.load_weights.remote(bucket, step, last=False)
                 bucket = []
-            full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+            full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             bucket.append(to_wire(name, full.to(getattr(torch, self.config.dtype))))
         await self._server.load_weights.remote(bucket, step, last=True)
 

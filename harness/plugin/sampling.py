@@ -7,6 +7,7 @@ leaves no shared random stream, so step-1 responses agree between algorithms, ra
 import contextlib
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,11 +36,11 @@ def response_seed(seed: int, step: int, prompt_id: int, sample: int) -> int:
 
 def eos_token_ids(model_path: str, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Token ids that end a response: the tokenizer's EOS and those of the model's generation_config.json."""
-    ids = {tokenizer.eos_token_id}
+    found: list[Any] = [tokenizer.eos_token_id]
     with contextlib.suppress(OSError):  # a model folder need not have one
         more = GenerationConfig.from_pretrained(model_path).eos_token_id
-        ids.update(more if isinstance(more, list) else [more])
-    return frozenset(i for i in ids if i is not None)
+        found += more if isinstance(more, list) else [more]
+    return frozenset(int(i) for i in found if i is not None)
 
 
 def uniforms(seed: int, count: int) -> np.ndarray:

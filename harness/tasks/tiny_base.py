@@ -107,7 +107,7 @@ def make_model(recipe: Recipe) -> Qwen2ForCausalLM:
 
 
 def train_base(recipe: Recipe, prompts: np.ndarray) -> Qwen2ForCausalLM:
-    """Supervised training on fresh responses to random ``prompts`` (indices); the loss is the mean over their tokens."""
+    """Supervised training on fresh responses to random ``prompts`` (indices); the loss is a mean over tokens."""
     rng = np.random.default_rng(recipe.seed)
     ids = {token.strip(): i for i, token in enumerate(tiny.vocabulary(recipe.vocabulary))}
     with _one_thread():

@@ -11,9 +11,11 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -44,29 +46,27 @@ MEASURES: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
     "memory": ("peak memory, GB", lambda run: run["peak_bytes"] / 1e9),
     "length": ("mean length of the responses, tokens", lambda run: fmean(lengths(run)[1:])),
 }
-NOTES = """\
-A step is one rollout and all its updates: {prompts} prompts x {n} responses of up to {limit} tokens, {updates} updates
-of {per_update} responses in micro-batches of {micro}. Its time is the wall clock between two lines of the program's
-record of steps, seen from outside; a run's value is the median over steps 2 to {steps}. Memory is the sum over the
-run's processes (proportional set size, looked at once a second). Cells: median over {rounds} rounds (lowest to
-highest); ratios are taken within a round.
-
-Equal for all three: model folder, prompts (`{train}`), chat template, batch and micro-batch sizes, number of updates,
-response limit, temperature {temperature:g}, learning rate {lr:g} (AdamW, constant), gradient clipping {clip_grad:g},
-LUSPO's loss with its clip range, no KL term, float32 on the CPU, {threads}, the grader; no validation, no checkpoints.
-TRL: per_device_train_batch_size={micro}, gradient_accumulation_steps={accumulation},
-steps_per_generation={per_generation}, num_iterations={iterations}.
-
-Equal for verl and the harness only: the sampled responses ({same}).
-
-Not equal: TRL is one process, with one copy of the policy; verl has a trainer, a training worker, a rollout server and
-Ray's own processes, moves every batch between them and copies the weights to the server after each step. TRL draws its
-responses in another order of prompts and from another random stream, so their lengths differ; it keeps ended responses
-in the batch until the last one ends, where the rollout used here drops them; it spreads the responses of a prompt over
-the updates, where verl keeps them in one. "verl" has this project's CPU backend, rollout and agent loop (all chosen by
-configuration), since verl has none for the CPU. "harness" adds the record of every response, the launcher and the
-checks before a run.
-"""
+NOTES = (  # paragraphs
+    """A step is one rollout and all its updates: {prompts} prompts x {n} responses of up to {limit} tokens, {updates}
+    updates of {per_update} responses in micro-batches of {micro}. Its time is the wall clock between two lines of the
+    program's record of steps, seen from outside; a run's value is the median over steps 2 to {steps}. Memory is the
+    sum over the run's processes (proportional set size, looked at every one to few seconds). Cells: the median over
+    rounds, with the lowest and the highest; ratios are taken within a round.""",
+    """Equal for all three: model folder, prompts, chat template, batch and micro-batch sizes, number of updates, limit
+    of the responses, temperature {temperature:g}, learning rate {lr:g} (AdamW, {schedule}), gradient clipping
+    {clip_grad:g}, LUSPO's loss and clip range, no KL term, float32 on the CPU, {threads}, the grader; no validation, no
+    checkpoints. In TRL's words: per_device_train_batch_size={micro}, gradient_accumulation_steps={accumulation},
+    steps_per_generation={per_generation}, num_iterations={iterations}.""",
+    """Equal for verl and the harness only: the sampled responses ({same}).""",
+    """Not equal: TRL is one process with one copy of the policy; verl has a trainer, a training worker, a rollout
+    server and Ray's own processes, moves every batch between them and copies the weights to the server after each
+    step. TRL draws its responses from another random stream and its prompts in another order, so lengths differ; it
+    keeps ended responses in the batch until the last one ends, where the rollout used here drops them; it spreads the
+    responses of a prompt over the updates, where verl keeps them in one; it trains on padded batches, verl on
+    {padding}. "verl" has this project's CPU backend, rollout
+    and agent loop, all chosen by configuration, since verl has none for the CPU. "harness" adds the record of every
+    response, the launcher and the checks before a run.""",
+)
 
 
 def main() -> None:
@@ -79,6 +79,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.steps is not None and args.steps < 2:
         parser.error("--steps must be at least 2: the first one is counted as start-up")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that what was started is ended too
     args.out.mkdir(parents=True, exist_ok=True)
     if args.sweep:
         bench_sweep(args.model, args.rounds or 1, args.steps, args.out)
@@ -119,11 +120,9 @@ def run_contestant(name: str, overrides: list[str], settings: dict[str, Any], st
         work = Path(folder)
         more = {"PYTHONPATH": str(ROOT)}
         if name == "trl":
-            more["PYTHONPATH"] += os.pathsep + str(TRL_FOLDER)
+            more = {**settings["environment"], "PYTHONPATH": os.pathsep.join([str(ROOT), str(TRL_FOLDER)])}
             (work / "settings.json").write_text(json.dumps(settings))
             command = [str(HERE / "trl_worker.py"), str(work / "settings.json"), str(work)]
-            if settings["threads"]:
-                more["OMP_NUM_THREADS"] = str(settings["threads"])
         elif name == "verl":
             command = [str(HERE / "bare_verl.py"), str(work), *overrides]
         else:
@@ -145,7 +144,8 @@ def trl_settings(config: DictConfig) -> dict[str, Any]:
     if actor.use_dynamic_bsz or config.trainer.n_gpus_per_node * config.trainer.nnodes != 1:
         sys.exit("TRL can do the same work only with a fixed micro-batch size and one rank")
     updates = data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
-    variables = config.ray_kwargs.ray_init.get("runtime_env", {}).get("env_vars", {})
+    runtime_env = config.ray_kwargs.ray_init.get("runtime_env") or {}
+    environment = {name: str(value) for name, value in (runtime_env.get("env_vars") or {}).items()}
     engine = (rollout.get("engine_kwargs") or {}).get("transformers") or {}
     template = data.get("apply_chat_template_kwargs") or {}
     grpo_config = {
@@ -188,7 +188,8 @@ def trl_settings(config: DictConfig) -> dict[str, Any]:
         "model": config.actor_rollout_ref.model.path,
         "train_file": config.data.train_files,
         "grader": config.reward.reward_kwargs.grader,
-        "threads": max(int(variables.get("OMP_NUM_THREADS", 0)), int(engine.get("threads", 0))),  # 0: torch's default
+        "environment": environment,  # what verl's workers have: numbers of threads, malloc's options
+        "threads": max(int(environment.get("OMP_NUM_THREADS", 0)), int(engine.get("threads", 0))),  # 0: torch's default
         "updates_per_rollout": updates,
         "grpo_config": grpo_config,
     }
@@ -208,7 +209,7 @@ def table(result: dict[str, Any]) -> str:
     """The Markdown table: a row a measure, a column a contestant, and the harness's ratio to each of the others."""
     versions = result["versions"]
     head = [f"TRL {versions['trl']}", f"verl {versions['verl']}", "harness", "harness / TRL", "harness / verl"]
-    lines = [f"# {result['model']}, {len(result['rounds'])} rounds of {result['steps']} steps", "", described(result)]
+    lines = [f"# {rounds_of(result)}", "", described(result)]
     lines += ["", f"| | {' | '.join(head)} |", "|---|" + "---|" * len(head)]
     for text, value in MEASURES.values():
         values = {name: [value(measured[name]) for measured in result["rounds"]] for name in CONTESTANTS}
@@ -224,25 +225,29 @@ def notes(config: DictConfig, result: dict[str, Any]) -> str:
     actor, rollout, settings = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, result["trl_settings"]
     equal = all(lengths(measured["verl"]) == lengths(measured["harness"]) for measured in result["rounds"])
     threads = settings["threads"]
-    return NOTES.format(
-        prompts=config.data.train_batch_size,
-        n=rollout.n,
-        limit=config.data.max_response_length,
-        updates=settings["updates_per_rollout"],
-        per_update=actor.ppo_mini_batch_size * rollout.n,
-        micro=actor.ppo_micro_batch_size_per_gpu,
-        steps=result["steps"],
-        rounds=len(result["rounds"]),
-        train=settings["train_file"],
-        temperature=rollout.temperature,
-        lr=actor.optim.lr,
-        clip_grad=actor.optim.clip_grad,
-        threads=f"{threads} thread{'s' * (threads > 1)} a process" if threads else "torch's default number of threads",
-        accumulation=settings["grpo_config"]["gradient_accumulation_steps"],
-        per_generation=settings["grpo_config"]["steps_per_generation"],
-        iterations=settings["grpo_config"]["num_iterations"],
-        same="their mean length is the same at every step" if equal else "BUT THEIR MEAN LENGTHS DIFFER",
-    )
+    values: dict[str, Any] = {
+        "prompts": config.data.train_batch_size,
+        "n": rollout.n,
+        "limit": config.data.max_response_length,
+        "updates": settings["updates_per_rollout"],
+        "per_update": actor.ppo_mini_batch_size * rollout.n,
+        "micro": actor.ppo_micro_batch_size_per_gpu,
+        "steps": result["steps"],
+        "temperature": rollout.temperature,
+        "lr": actor.optim.lr,
+        "schedule": actor.optim.lr_scheduler_type,
+        "clip_grad": actor.optim.clip_grad,
+        "threads": f"{threads} thread{'s' * (threads > 1)} a process"
+        if threads
+        else "torch's default number of threads",
+        "accumulation": settings["grpo_config"]["gradient_accumulation_steps"],
+        "per_generation": settings["grpo_config"]["steps_per_generation"],
+        "iterations": settings["grpo_config"]["num_iterations"],
+        "padding": "unpadded ones" if config.actor_rollout_ref.model.use_remove_padding else "padded ones too",
+        "same": "their mean length is the same at every step" if equal else "BUT THEIR MEAN LENGTHS DIFFER",
+    }
+    paragraphs = (" ".join(paragraph.split()).format(**values) for paragraph in NOTES)
+    return "\n\n".join(textwrap.fill(paragraph, 120) for paragraph in paragraphs) + "\n"
 
 
 def bench_sweep(model: str, rounds: int, steps: int | None, out: Path) -> None:
@@ -261,7 +266,7 @@ def bench_sweep(model: str, rounds: int, steps: int | None, out: Path) -> None:
         run["runs"] = {arm: {key: s[key] for key in ("state", "last_step", "seconds")} for arm, s in statuses.items()}
         print(f"round {number}: {run['seconds']:.0f} s, {run['peak_bytes'] / 1e9:.2f} GB", flush=True)
         result["rounds"].append(run)
-        lines = [f"# The default sweep, {rounds_of(result)}", "", described(result), "", f"`{result['command']}`", ""]
+        lines = [f"# Default sweep of {rounds_of(result)}", "", described(result), "", f"`{result['command']}`", ""]
         lines += ["| | |", "|---|---|", f"| wall time, s | {spread([r['seconds'] for r in result['rounds']])} |"]
         lines.append(f"| peak memory, GB | {spread([r['peak_bytes'] / 1e9 for r in result['rounds']])} |")
         for arm in sorted(run["runs"]):
@@ -271,7 +276,7 @@ def bench_sweep(model: str, rounds: int, steps: int | None, out: Path) -> None:
 
 def rounds_of(result: dict[str, Any]) -> str:
     number = len(result["rounds"])
-    return f"{result['model']}, {number} round{'s' * (number > 1)} of {result['steps']} steps a run"
+    return f"{result['model']}, {number} round{'s' * (number > 1)} of {result['steps']} steps"
 
 
 def spread(values: list[float]) -> str:

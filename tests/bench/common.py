@@ -18,7 +18,8 @@ from harness.launch import end_session
 
 RECORDS = "metrics.jsonl"  # one JSON line a step, as verl's file logger writes it; trl_worker.py writes the same
 POLL_SECONDS = 0.005  # how late a step may be seen
-MEMORY_SECONDS = 1.0
+MEMORY_SECONDS = 1.0  # between two looks at the memory, or so long that looking takes no more than
+MEMORY_SHARE = 0.02  # this share of one core: the kernel counts a process's pages one by one
 LOG_TAIL = 3000  # characters
 
 
@@ -97,8 +98,9 @@ def _step(row: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def _sample_memory(root: int, sessions: set[int], result: Measurement, over: threading.Event) -> None:
-    """Once a second, until ``over``: add the sessions that were started to ``sessions`` and the peak to ``result``."""
-    while not over.wait(MEMORY_SECONDS):
+    """Until ``over``, now and then: add the sessions that were started to ``sessions`` and the peak to ``result``."""
+    pause = MEMORY_SECONDS
+    while not over.wait(pause):
         total = count = 0
         for process in _family(root, sessions):
             with contextlib.suppress(psutil.Error):
@@ -107,7 +109,8 @@ def _sample_memory(root: int, sessions: set[int], result: Measurement, over: thr
                 count += 1
         if total > result.peak_bytes:
             result.peak_bytes, result.peak_processes = total, count
-        result.sampler_seconds = time.thread_time()
+        used, result.sampler_seconds = result.sampler_seconds, time.thread_time()
+        pause = max(MEMORY_SECONDS, (result.sampler_seconds - used) / MEMORY_SHARE)
 
 
 def _family(root: int, sessions: set[int]) -> list[psutil.Process]:
@@ -120,8 +123,8 @@ def _family(root: int, sessions: set[int]) -> list[psutil.Process]:
             with contextlib.suppress(ProcessLookupError):
                 sessions.add(os.getsid(child.pid))
     found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) in sessions:
-                found.append(process)
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
+            if os.getsid(pid) in sessions:
+                found.append(psutil.Process(pid))
     return found

@@ -1,0 +1,146 @@
+"""Intervals over runs, and what they say of a claim. The unit is the run; effects are on the scale that is averaged.
+
+Lengths and shares are compared as logarithms of ratios (``log_ratio``), so a ratio and its inverse are one size.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+VERDICTS = ("supported", "contradicted", "negligible", "undecided", "not tested")
+DIRECTIONS = (">", "<", "within")
+
+Values = Sequence[float] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean effect over runs with its confidence interval, in the unit of the effects.
+
+    n: runs or pairs of runs. sd: of one effect; of the difference of two runs for Welch. p: two-sided, of no effect.
+    NaN is what n is too small for: all but n for n = 0, all but n and estimate for n = 1.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    df: float
+    sd: float
+    p: float
+    level: float
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a claim says of an effect: more than ``than`` (``>``), less (``<``), or inside ``region`` (``within``).
+
+    delta: the smallest effect beyond ``than`` that matters, not negative. All in the effect's unit.
+    """
+
+    direction: str
+    delta: float = 0.0
+    than: float = 0.0
+    region: tuple[float, float] = (-math.inf, math.inf)
+
+
+def log_ratio(a: float, b: float) -> float:
+    """ln(a / b) of two positive quantities in one unit; NaN where one of them is not positive."""
+    return math.log(a / b) if a > 0 and b > 0 else math.nan
+
+
+def t_interval(effects: Values, level: float = 0.95) -> Interval:
+    """Student's interval and test of a mean: one effect a run (``scipy.stats.ttest_1samp``)."""
+    x = np.asarray(effects, dtype=float)
+    estimate, sd = (x.mean() if x.size else math.nan), (x.std(ddof=1) if x.size > 1 else math.nan)
+    return _interval(float(estimate), float(sd), sd / math.sqrt(x.size or 1), x.size, x.size - 1, level)
+
+
+def paired_t(a: Values, b: Values, level: float = 0.95) -> Interval:
+    """The interval of the mean of ``a - b``, which are paired by position (``scipy.stats.ttest_rel``)."""
+    return t_interval(np.subtract(a, b), level)
+
+
+def welch(a: Values, b: Values, level: float = 0.95) -> Interval:
+    """The interval of mean(a) - mean(b) of independent runs, variances unequal (Welch 1947, Biometrika 34:28).
+
+    Degrees of freedom after Satterthwaite (1946, Biometrics Bulletin 2:110). n: the smaller of the two numbers of runs.
+    """
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    n = min(a.size, b.size)
+    estimate = float(a.mean() - b.mean()) if n else math.nan
+    if n < 2:
+        return _interval(estimate, math.nan, math.nan, n, 0, level)
+    va, vb = a.var(ddof=1) / a.size, b.var(ddof=1) / b.size
+    spread = va**2 / (a.size - 1) + vb**2 / (b.size - 1)
+    df = (va + vb) ** 2 / spread if spread else a.size + b.size - 2
+    sd = math.sqrt(a.var(ddof=1) + b.var(ddof=1))
+    return _interval(estimate, sd, math.sqrt(va + vb), n, float(df), level)
+
+
+def detectable(sd: float, n: int, level: float = 0.95) -> float:
+    """The interval's half-width at n runs, in the unit of ``sd``: 2.48 sd at 3 runs, 1.24 sd at 5.
+
+    A true effect of this size is told from 0 in about half of such experiments; a smaller one mostly is not.
+    """
+    return float(stats.t.ppf((1 + level) / 2, n - 1)) * sd / math.sqrt(n) if n > 1 else math.nan
+
+
+def holm(p: Values, alpha: float = 0.05) -> tuple[list[float], list[float]]:
+    """Holm's step-down test of m hypotheses (1979, Scand. J. Statist. 6:65): (adjusted p, own alpha) of each.
+
+    The smallest p is tested at alpha / m, the next at alpha / (m - 1) and so on, until one fails; that one's divisor
+    stays for all that follow. So three things are one: Holm rejects, the adjusted p is below alpha, and the interval at
+    level 1 - own alpha lies beyond 0. A NaN counts as 1: a test that was planned and not made stays in m.
+    """
+    p = np.nan_to_num(np.asarray(p, dtype=float), nan=1.0)
+    adjusted, own = np.ones(p.size), np.full(p.size, alpha)
+    divisor, floor, failed = p.size, 0.0, False
+    for left, at in zip(range(p.size, 0, -1), np.argsort(p, kind="stable"), strict=True):
+        divisor = divisor if failed else left
+        floor = max(floor, min(1.0, left * p[at]))
+        adjusted[at], own[at] = floor, alpha / divisor
+        failed = failed or p[at] >= own[at]
+    return adjusted.tolist(), own.tolist()
+
+
+def verdict(found: Interval, rule: Rule, enough: bool = True, capped: bool = False) -> str:
+    """One of ``VERDICTS``, the first that holds:
+
+    - *not tested*: not ``enough`` runs, or no interval;
+    - *undecided*: ``capped`` (a run failed or diverged, which counts as a result);
+    - *supported*: interval beyond ``than`` in the direction and estimate at least delta beyond; within: inside region;
+    - *contradicted*: interval wholly on the other side; within: wholly outside region;
+    - *negligible*: interval inside ``than`` plus/minus delta (never for within);
+    - *undecided*.
+
+    ``found`` is at the level that decides: 95 %, for one of several primary claims 1 - its own alpha (``holm``).
+    """
+    if not enough or math.isnan(found.low):
+        return "not tested"
+    if capped:
+        return "undecided"
+    if rule.direction == "within":
+        low, high = rule.region
+        inside, outside = low <= found.low and found.high <= high, found.high < low or found.low > high
+        return "supported" if inside else "contradicted" if outside else "undecided"
+    sign = {">": 1, "<": -1}[rule.direction]
+    estimate, *bounds = (sign * (value - rule.than) for value in (found.estimate, found.low, found.high))
+    low, high = sorted(bounds)
+    if low > 0 and estimate >= rule.delta:
+        return "supported"
+    if high < 0:
+        return "contradicted"
+    return "negligible" if -rule.delta < low and high < rule.delta else "undecided"
+
+
+def _interval(estimate: float, sd: float, error: float, n: int, df: float, level: float) -> Interval:
+    """Estimate plus/minus the t quantile times its standard error; without any spread the interval is a point."""
+    if n < 2:
+        return Interval(estimate, math.nan, math.nan, n, math.nan, math.nan, math.nan, level)
+    half = float(stats.t.ppf((1 + level) / 2, df)) * error
+    p = float(2 * stats.t.sf(abs(estimate) / error, df)) if error else float(estimate == 0)
+    return Interval(estimate, float(estimate - half), float(estimate + half), n, df, sd, p, level)
