@@ -11,7 +11,6 @@ import numpy as np
 from scipy import stats
 
 VERDICTS = ("supported", "contradicted", "negligible", "undecided", "not tested")
-DIRECTIONS = (">", "<", "within")
 
 Values = Sequence[float] | np.ndarray
 

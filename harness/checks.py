@@ -21,7 +21,7 @@ UNREAD = {
 SEQUENCE_RANGE_LIMIT = 0.05  # the usual ranges of a sequence's mean ratio are a hundred times smaller than a token's
 
 
-def check(flat: dict[str, Any], overrides: list[str]) -> list[str]:
+def check(flat: dict[str, Any]) -> list[str]:
     """Warnings about a flat resolved configuration; raises ``ConfigError`` at the first thing that cannot work."""
     _unread_keys(flat)
     _unsupported(flat)

@@ -1,5 +1,6 @@
 """From command-line overrides to one resolved configuration, without torch and verl, so a mistake shows at once."""
 
+import copy
 import hashlib
 import importlib
 import importlib.util
@@ -67,8 +68,12 @@ def asset_builders() -> dict[str, Callable[[int], Path]]:
     }
 
 
-def build_assets(config: DictConfig) -> None:
-    """Replace every ``asset:<name>/<file>`` of the configuration by a path, building what is not there yet."""
+def build_assets(config: DictConfig) -> DictConfig:
+    """A copy of the configuration with every ``asset:<name>/<file>`` replaced by a path, built if not there yet.
+
+    Run directories keep the names, so that they mean the same on another machine. Raises ``ConfigError``.
+    """
+    config = copy.deepcopy(config)
     for key in ASSET_KEYS:
         value = OmegaConf.select(config, key)
         if isinstance(value, str) and value.startswith(ASSET_SCHEME):
@@ -78,6 +83,7 @@ def build_assets(config: DictConfig) -> None:
                 raise ConfigError(f"{key}={value}: no asset {name}; there are {', '.join(sorted(builders))}")
             folder = builders[name](config.harness.asset_seed)
             OmegaConf.update(config, key, str(folder / file) if file else str(folder))
+    return config
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

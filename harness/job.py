@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from harness.config import build_assets
 from harness.launch import ERROR_FILE, end_session
 from harness.rundir import RunDir
 
@@ -41,8 +42,9 @@ def main() -> int:
 
 def configure(run: RunDir, attempt: Path, resume: Path | None) -> DictConfig:
     """The run's configuration with what belongs to this attempt alone: paths, environment, where to resume."""
-    config = OmegaConf.load(run.config)
-    assert isinstance(config, DictConfig)
+    loaded = OmegaConf.load(run.config)
+    assert isinstance(loaded, DictConfig)
+    config = build_assets(loaded)
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     environment["RAY_worker_niceness"] = "0"  # Ray's 15 makes a run crawl beside anything else on the machine
     environment["VERL_FILE_LOGGER_PATH"] = str(attempt / "metrics.jsonl")
@@ -52,6 +54,7 @@ def configure(run: RunDir, attempt: Path, resume: Path | None) -> DictConfig:
         environment.update(wandb_environment(run, config))
     os.environ.update(environment)
     with open_dict(config):
+        config.harness.run_dir = str(run.path)
         config.harness.attempt_dir = str(attempt)
         config.trainer.default_local_dir = str(run.checkpoints)
         config.trainer.resume_mode = "resume_path" if resume else "disable"

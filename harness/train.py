@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import psutil
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -43,12 +44,11 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
     Returns (run directory, manifest, warnings); raises ``ConfigError``.
     """
     try:
-        build_assets(config)
-        flat = flatten(config)
+        flat, built = flatten(config), flatten(build_assets(config))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
-    warnings = checks.check(flat, overrides)
-    kinds = matching.classify(flat, matching.content_hashes(flat))
+    warnings = checks.check(built)
+    kinds = matching.classify(flat, matching.content_hashes(built))
     arm = matching.arm_name(flat, overrides)
     root = Path(flat["harness.root"])
     experiment = flat["harness.experiment"] + flat["harness.suffix"]
@@ -69,10 +69,9 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
         "created": time.time(),
         "versions": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "commit": _commit(),
-        "hardware": {"host": platform.node(), "machine": platform.machine(), "cores": os.cpu_count()},
+        "hardware": _hardware(),
     }
     OmegaConf.update(config, "harness.arm", arm)
-    OmegaConf.update(config, "harness.run_dir", str(path))
     return RunDir(path), manifest, warnings
 
 
@@ -143,12 +142,22 @@ def _train_locked(run: RunDir, planned: int, console: Console, quiet: bool) -> s
             error = f"training ended at step {reached} of {planned} without an error"
     finally:
         seconds = earlier + time.time() - began
-        run.write_status(state, last_step=run.last_step(), seconds=seconds, error=error, pid=None)
+        run.write_status(state, last_step=run.last_step(), seconds=seconds, error=error, pid=None, host=None)
     if error:
         console.print(
             f"{run.path}: {error}\n  log: {attempt / 'log.txt'}", style="red", highlight=False, soft_wrap=True
         )
     return state
+
+
+def _hardware() -> dict[str, Any]:
+    """What this machine is, without its name: processor, cores, memory in GiB."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return {"processor": model, "cores": os.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30)}
 
 
 def _commit() -> str | None:

@@ -25,7 +25,9 @@ def frame(rows: list[dict[str, Any]], step: int, rows_per_update: int) -> pd.Dat
     sequences = pd.DataFrame(rows)
     sequences.insert(0, "step", step)
     sequences.insert(3, "update", np.arange(len(rows)) // rows_per_update + 1)
-    return sequences[sequences["tokens"] > 0].reset_index(drop=True)
+    sequences = sequences[sequences["tokens"] > 0].reset_index(drop=True)
+    floats = sequences.select_dtypes("float64").columns  # float32 on their way here; nothing is lost
+    return sequences.astype(dict.fromkeys(floats, "float32"))
 
 
 def step_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:

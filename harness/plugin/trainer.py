@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 from omegaconf import DictConfig
 from transfer_queue import KVBatchMeta
@@ -106,7 +108,11 @@ class RecordingTrainer(PPOTrainerSync):
         folder = self.attempt / "sequences"
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f".{step}.parquet"
-        sequences.to_parquet(draft, index=False)
+        table = pa.Table.from_pandas(sequences, preserve_index=False).replace_schema_metadata(None)
+        # Small files: statistics and dictionaries would be most of their bytes.
+        pq.write_table(
+            table, draft, compression="zstd", use_dictionary=False, write_statistics=False, store_schema=False
+        )
         draft.replace(folder / f"{step}.parquet")
         if step == 1:
             manifest = self.run_dir.manifest()

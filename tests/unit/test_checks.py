@@ -52,7 +52,7 @@ def good(flat: Flat, tmp_path: Path) -> dict[str, Any]:
 
 def refusal(flat: dict[str, Any]) -> str:
     with pytest.raises(ConfigError) as error:
-        check(flat, [])
+        check(flat)
     message = str(error.value)
     assert "\n" not in message
     return message
@@ -154,9 +154,7 @@ def test_a_model_folder_must_be_whole(
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model-00001.safetensors"])
-def test_other_names_of_weights_and_tokenizer_files_are_known(
-    good: dict[str, Any], tmp_path: Path, name: str
-) -> None:
+def test_other_names_of_weights_and_tokenizer_files_are_known(good: dict[str, Any], tmp_path: Path, name: str) -> None:
     folder = Path(write_model(tmp_path / "other", without=("model.safetensors", "tokenizer.json")))
     (folder / name).touch()
     (folder / "tokenizer_config.json").touch()

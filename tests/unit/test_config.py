@@ -74,9 +74,7 @@ def overrides_of(group: str, option: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_file_of_the_tree_composes_without_a_missing_value_of_ours(
-    flat: Flat, group: str, option: str
-) -> None:
+def test_every_file_of_the_tree_composes_without_a_missing_value_of_ours(flat: Flat, group: str, option: str) -> None:
     config = flat(*overrides_of(group, option))
     ours = ("harness.", "data.", "trainer.", "actor_rollout_ref.actor.", "actor_rollout_ref.rollout.", "reward.reward_")
     missing = [key for key, value in config.items() if value == "???" and key.startswith(ours)]
@@ -88,9 +86,7 @@ def test_every_file_of_the_tree_composes_without_a_missing_value_of_ours(
     "override", [*(f"experiment={name}" for name in EXPERIMENTS), *(f"algo={name}" for name in ALGOS)]
 )
 @pytest.mark.filterwarnings("ignore:Disabled critic")
-def test_verl_accepts_the_configuration_and_builds_its_dataclasses(
-    composed: Callable[..., Any], override: str
-) -> None:
+def test_verl_accepts_the_configuration_and_builds_its_dataclasses(composed: Callable[..., Any], override: str) -> None:
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import omega_conf_to_dataclass, validate_config
     from verl.workers.config import ActorConfig, RolloutConfig
@@ -189,7 +185,7 @@ def test_an_unknown_asset_is_refused_and_the_known_ones_are_named() -> None:
             "data": {"train_files": "a", "val_files": "b"},
         }
     )
-    with pytest.raises(ConfigError, match="no asset nope; there are .*tiny"):
+    with pytest.raises(ConfigError, match=r"no asset nope; there are .*tiny"):
         build_assets(config)
 
 

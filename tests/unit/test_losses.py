@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -179,10 +180,7 @@ def test_micro_batches_add_up_to_the_batch(actor: Callable[..., Any], algo: str,
     _, batch = case(algo)
     config = actor(f"algo={algo}")
     value, gradient, _ = installed(config, batch, len(LENGTHS))
-    parts = [
-        installed(config, batch.rows(slice(start, end)), len(LENGTHS))
-        for start, end in zip(bounds, bounds[1:], strict=False)
-    ]
+    parts = [installed(config, batch.rows(slice(start, end)), len(LENGTHS)) for start, end in pairwise(bounds)]
     assert sum(part[0].item() for part in parts) == pytest.approx(value.item(), rel=1e-12)
     torch.testing.assert_close(torch.cat([part[1] for part in parts]), gradient, rtol=1e-12, atol=0)
 
@@ -241,9 +239,7 @@ def test_luspo_norm_is_luspo_over_a_constant(actor: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["token-mean", "token-sum", "seq-mean-token-mean"])
-def test_luspo_refuses_an_aggregation_that_is_not_a_sum_over_the_sequence(
-    actor: Callable[..., Any], mode: str
-) -> None:
+def test_luspo_refuses_an_aggregation_that_is_not_a_sum_over_the_sequence(actor: Callable[..., Any], mode: str) -> None:
     config = actor("algo=luspo", f"actor_rollout_ref.actor.loss_agg_mode={mode}")
     with pytest.raises(ValueError, match=f"luspo.*seq-mean-token-sum.*not {mode}"):
         installed(config, ragged_batch("sequence"), 12)

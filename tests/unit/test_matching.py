@@ -53,9 +53,7 @@ def cell(flat: Flat, experiment: str, algo: str, clip: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("experiment", "algo", "clip"), CELLS)
-def test_algorithm_and_clip_range_change_treatment_keys_only(
-    flat: Flat, experiment: str, algo: str, clip: str
-) -> None:
+def test_algorithm_and_clip_range_change_treatment_keys_only(flat: Flat, experiment: str, algo: str, clip: str) -> None:
     one, other = cell(flat, experiment, algo, clip), cell(flat, experiment, "grpo", "preset")
     assert (one["harness.algo"], one["harness.clip"]) == (algo, clip)
     assert {key for key in differing(one, other) if not is_treatment(key)} == set()
@@ -64,9 +62,7 @@ def test_algorithm_and_clip_range_change_treatment_keys_only(
 
 @pytest.mark.parametrize("algo", ALGOS)
 def test_every_algorithm_is_an_arm_of_its_own(flat: Flat, algo: str) -> None:
-    treatments = {
-        other: matching.classify(flat(f"algo={other}"), HASHES).treatment for other in ALGOS
-    }
+    treatments = {other: matching.classify(flat(f"algo={other}"), HASHES).treatment for other in ALGOS}
     assert [other for other in ALGOS if treatments[other] == treatments[algo]] == [algo]
 
 
@@ -208,9 +204,7 @@ def test_differences_name_both_values_and_what_is_missing() -> None:
         (["algo=luspo", "trainer.total_training_steps=7"], "luspo"),
     ],
 )
-def test_an_arm_is_called_after_whatever_changes_what_is_learnt(
-    flat: Flat, overrides: list[str], name: str
-) -> None:
+def test_an_arm_is_called_after_whatever_changes_what_is_learnt(flat: Flat, overrides: list[str], name: str) -> None:
     groups = [override for override in overrides if override.startswith(("algo=", "clip="))]
     assert matching.arm_name(flat(*groups), overrides) == name
 

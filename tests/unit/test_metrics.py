@@ -131,7 +131,7 @@ def test_step_metrics_are_those_of_a_plain_recomputation(loss_mode: str, seed: i
     metrics = step_metrics(frame(rows, step=7, rows_per_update=PER_UPDATE), loss_mode)
     kept = with_updates(rows)
     expected = expected_step_metrics(kept) | expected_clip_metrics(kept)
-    assert set(expected) | {"outside_low_frac", "outside_high_frac"} == set(metrics)
+    assert set(expected) | {"outside_low_frac", "outside_high_frac"} <= set(metrics)
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-9)
     assert all(type(value) is float for value in metrics.values())
 

@@ -1,4 +1,4 @@
-"""Recorded rows against formulas computed by hand from a hand-built micro-batch, and training left untouched by them."""
+"""Recorded rows against formulas by hand on a hand-built micro-batch, and training left untouched by them."""
 
 import math
 import random
@@ -78,9 +78,7 @@ def nested(rows: list[list[Any]], dtype: torch.dtype = torch.float32) -> torch.T
     return torch.nested.as_nested_tensor([torch.tensor(row, dtype=dtype) for row in rows], layout=torch.jagged)
 
 
-def micro_batch(
-    rows: list[Row], dp_size: int = 1, without: tuple[str, ...] = (), **more: torch.Tensor
-) -> TensorDict:
+def micro_batch(rows: list[Row], dp_size: int = 1, without: tuple[str, ...] = (), **more: torch.Tensor) -> TensorDict:
     """The rows as verl's TransferQueue and engine hand them to the loss: jagged tensors, stacks and constants."""
     from verl.utils import tensordict_utils as tu
 
@@ -115,7 +113,7 @@ def micro_batch(
 
 
 def model_output(rows: list[Row]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """verl's model output over prompt and response, and its leaf: a token's log-probability stands one place earlier."""
+    """verl's model output and its leaf; the log-probability of a token stands one place before it."""
     values, offsets = [], [0]
     for row in rows:
         values += [-9.0] * (len(row.prompt) - 1) + row.new + [-9.0]
@@ -258,9 +256,7 @@ def test_training_is_bit_identical_with_recording(actor: Callable[..., Any], alg
     assert without[2:] == with_rows[2:]
 
 
-@pytest.mark.parametrize(
-    ("algo", "weighted"), [*((algo, False) for algo in RATIO), ("grpo", True), ("luspo", True)]
-)
+@pytest.mark.parametrize(("algo", "weighted"), [*((algo, False) for algo in RATIO), ("grpo", True), ("luspo", True)])
 def test_pull_is_the_size_of_the_gradient_that_trains(actor: Callable[..., Any], algo: str, weighted: bool) -> None:
     from verl.workers.utils.losses import ppo_loss
 

@@ -1,0 +1,221 @@
+"""What is measured in a run: the few quantities that the claims compare, each one number a run.
+
+A quantity is a function of the compared runs (one per arm, of one seed) and the name of a window, and returns a value
+for each run. Lengths and shares are natural logarithms, accuracies hundredths. A run that lacks what is needed raises
+``Missing``; a window is never silently shortened.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.intervals import log_ratio
+from analysis.load import Runs
+
+Window = tuple[int, int]  # first and last step, both inside
+CLIP_LOW, CLIP_HIGH = (f"actor_rollout_ref.actor.clip_ratio_{side}" for side in ("low", "high"))
+DIVERGENCE = "grad_norm"  # the trainer records it at every step; NaN or infinite means that the run diverged
+LEAST_COUNT = 0.5  # in place of a count of 0 under a logarithm: half of the smallest that could have been seen
+VALIDATIONS = 3  # averaged by C12
+
+
+class Missing(Exception):
+    """A run lacks what a quantity needs; the message is a phrase that says what."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as the quantities see it. metrics: its rows of ``Runs.metrics``, indexed by step."""
+
+    name: str
+    arm: str
+    seed: int
+    state: str
+    planned: int
+    windows: Mapping[str, Window]
+    metrics: pd.DataFrame
+    source: Runs
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        return self.source.manifests[self.name]
+
+    @cached_property
+    def responses(self) -> pd.DataFrame:
+        """The run's recorded responses of all planned steps: step, advantage, log_ratio, tokens, clipped."""
+        columns = ["step", "advantage", "log_ratio", "tokens", "clipped"]
+        frame = self.source.select(run=self.name).sequences(columns)
+        steps = frame["step"].nunique()
+        if steps < self.planned:
+            raise Missing(f"responses recorded at {steps} of {self.planned} steps" if steps else "no responses recorded")
+        return frame
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run failed or diverged: a gradient norm that is no finite number, where any run records it."""
+        trained = self.metrics[self.metrics["response_length"].notna()]
+        recorded = self.source.metrics[DIVERGENCE].notna().any()
+        return self.state == "failed" or bool(recorded and not np.isfinite(trained[DIVERGENCE]).all())
+
+
+def windows(rules: Mapping[str, Any], planned: int) -> dict[str, Window]:
+    """The named windows of a run of ``planned`` steps under one entry of ``rules`` of claims.yaml."""
+    share, at_least = rules["end"]["share"], rules["end"]["at_least"]
+    last = max(at_least, math.ceil(round(share * planned, 9)))
+    end = (planned - last + 1, planned)
+    early = {name: (int(rules[name][0]), int(rules[name][1])) for name in ("start", "growth", "early")}
+    return {**early, "end": end, "final": end, "run": (1, planned)}
+
+
+def series(run: Run, metric: str, window: str) -> pd.Series:
+    """The metric's values at all steps of the window."""
+    first, last = run.windows[window]
+    if last > run.planned or first < 1:
+        raise Missing(f"the window, steps {first}-{last}, is not within the {run.planned} planned steps")
+    if metric not in run.metrics or run.metrics[metric].isna().all():
+        raise Missing(f"{metric} is not recorded")
+    values = run.metrics[metric].reindex(range(first, last + 1))
+    if values.isna().any():
+        raise Missing(f"no {metric} at step {values.index[values.isna()][0]}")
+    return values
+
+
+def validations(run: Run, metric: str, count: int) -> pd.Series:
+    """The last ``count`` validations during training, the last of them within the window ``final``."""
+    values = run.metrics[metric].dropna() if metric in run.metrics else pd.Series(dtype=float)
+    values = values[values.index > 0]
+    if len(values) < count:
+        raise Missing(f"{metric} is there {len(values)} times, {count} needed")
+    if values.index[-1] < run.windows["final"][0]:
+        raise Missing(f"no {metric} at the end, the last is at step {values.index[-1]}")
+    return values.iloc[-count:]
+
+
+def length(run: Run, window: str) -> float:
+    """ln of the mean response length in tokens."""
+    return math.log(series(run, "response_length", window).mean())
+
+
+def length_change(run: Run, window: str) -> float:
+    """ln of the mean length in the window over that in the window ``start``."""
+    now, then = (series(run, "response_length", name).mean() for name in (window, "start"))
+    return log_ratio(now, then)
+
+
+def growth(run: Run, window: str) -> float:
+    """Theil-Sen slope of ln length per step (``scipy.stats.theilslopes``), times the number of steps in the window."""
+    values = series(run, "response_length", window)
+    return float(stats.theilslopes(np.log(values), values.index).slope) * len(values)
+
+
+def validation_length(run: Run, window: str) -> float:
+    """ln of the mean response length of the last validation."""
+    return math.log(validations(run, "val_response_length", 1).iloc[0])
+
+
+def validation_accuracy(run: Run, window: str) -> float:
+    """Mean of the last three validations' accuracies, in hundredths."""
+    return 100 * float(validations(run, "val_accuracy", VALIDATIONS).mean())
+
+
+def accuracy(run: Run, window: str) -> float:
+    """Mean training accuracy in hundredths, each step counting the same."""
+    return 100 * float(series(run, "accuracy", window).mean())
+
+
+def clipped_tokens(run: Run, window: str) -> float:
+    """ln of the clipped share of tokens, from the window's sums; they cover updates 2..K and advantages not 0."""
+    of, clipped = (_sum(run, name, window) for name in ("clip_tokens_of", "clip_tokens"))
+    return log_ratio(max(clipped, LEAST_COUNT), of)
+
+
+def clipped_negatives(run: Run, window: str) -> float:
+    """ln of the number of clipped responses with negative over positive advantage, as recorded."""
+    rows = run.responses
+    return _negatives(rows[rows["clipped"] > 0])
+
+
+def clip_higher(run: Run, window: str) -> float:
+    """``clipped_negatives`` minus the same after clipping at low = high = mean of the pair. Sequence-level losses only:
+
+    a response is outside where exp(log_ratio) leaves [1 - low, 1 + high], and clipped on the side its advantage pushes.
+    """
+    treatment = run.manifest.get("treatment", {})
+    if not {CLIP_LOW, CLIP_HIGH} <= treatment.keys():
+        raise Missing("the manifest has no clip range")
+    side = (treatment[CLIP_LOW] + treatment[CLIP_HIGH]) / 2
+    rows = run.responses
+    ratio, advantage = np.exp(rows["log_ratio"]), rows["advantage"]
+    again = ((advantage < 0) & (ratio < 1 - side)) | ((advantage > 0) & (ratio > 1 + side))
+    return clipped_negatives(run, window) - _negatives(rows[again])
+
+
+def positive_share(run: Run, window: str) -> float:
+    """Share of the positive in all kept advantage minus one half, in hundredths; kept = advantage times unclipped share.
+
+    Over all responses of the run, the first updates included, where nothing is clipped and both signs weigh the same.
+    """
+    rows = run.responses
+    kept = rows["advantage"] * (1 - rows["clipped"] / rows["tokens"])
+    if not kept.abs().sum():
+        raise Missing("no advantage is kept")
+    return 100 * float(kept.clip(lower=0).sum() / kept.abs().sum() - 0.5)
+
+
+def accuracy_at_equal_tokens(runs: Sequence[Run], window: str) -> list[float]:
+    """Mean accuracy in hundredths of each run over one and the same stretch of tokens spent on training.
+
+    The stretch is what the window covers in the run that has spent fewer tokens by its end. Each token counts the same:
+    a step's accuracy weighs with the tokens it spends inside the stretch.
+    """
+    first, last = runs[0].windows[window]
+    spent = [series(run, "tokens", "run").cumsum() for run in runs]
+    thrifty = min(spent, key=lambda tokens: tokens[last])
+    bounds = (0.0 if first == 1 else thrifty[first - 1], thrifty[last])
+    result = []
+    for run, tokens in zip(runs, spent, strict=True):
+        inside = tokens.clip(*bounds)
+        weights = inside.diff().fillna(inside.iloc[0] - bounds[0])
+        result.append(100 * float(np.average(series(run, "accuracy", "run"), weights=weights)))
+    return result
+
+
+def each(quantity: Callable[[Run, str], float]) -> Callable[[Sequence[Run], str], list[float]]:
+    """A quantity of one run as a quantity of the compared runs, which do not matter to each other."""
+    return lambda runs, window: [quantity(run, window) for run in runs]
+
+
+QUANTITIES: dict[str, Callable[[Sequence[Run], str], list[float]]] = {
+    "length": each(length),
+    "length_change": each(length_change),
+    "growth": each(growth),
+    "validation_length": each(validation_length),
+    "validation_accuracy": each(validation_accuracy),
+    "accuracy": each(accuracy),
+    "accuracy_at_equal_tokens": accuracy_at_equal_tokens,
+    "clipped_tokens": each(clipped_tokens),
+    "clipped_negatives": each(clipped_negatives),
+    "clip_higher": each(clip_higher),
+    "positive_share": each(positive_share),
+}
+
+
+def _sum(run: Run, metric: str, window: str) -> float:
+    """Sum over the window's steps that have a value: a step without any candidate records none."""
+    series(run, "response_length", window)  # the steps themselves must be there
+    first, last = run.windows[window]
+    values = run.metrics.get(metric, pd.Series(dtype=float)).loc[first:last].dropna()
+    if values.empty:
+        raise Missing(f"{metric} is not recorded (nothing is clipped with one update a step)")
+    return float(values.sum())
+
+
+def _negatives(clipped: pd.DataFrame) -> float:
+    negative, positive = (max((clipped["advantage"] * sign > 0).sum(), LEAST_COUNT) for sign in (-1, 1))
+    return log_ratio(float(negative), float(positive))
