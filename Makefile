@@ -46,7 +46,7 @@ lint: setup  ## ruff and the type checker
 	$(PY) -m pyright --pythonpath $(PY)
 
 test: lint  ## lint, unit tests and end-to-end runs (under 15 minutes on 2 cores)
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: setup  ## statistical tests that train for many minutes
 	$(PY) -m pytest -m slow

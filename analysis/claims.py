@@ -1,19 +1,20 @@
 """The paper's claims, decided by rules that were written before the runs: ``results/paper/claims.yaml``."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from analysis.figures import MIN_T_RUNS
 from analysis.intervals import Interval, Rule, detectable, holm, t_interval, verdict, welch
 from analysis.load import AnalysisError, Runs
-from analysis.pairs import Sample, collect
-from analysis.quantities import QUANTITIES
+from analysis.pairs import Sample, collect, experiment_runs
+from analysis.quantities import QUANTITIES, Run
 
 CLAIMS = Path(__file__).parents[1] / "results" / "paper" / "claims.yaml"
 NEUTRAL = {"ratio": 1.0}  # no effect, in the unit; 0 in all others
@@ -25,13 +26,13 @@ class Claim:
 
     id: str
     claim: str
-    where: str
     metric: str
     unit: str
     window: str
     direction: str
     arms: tuple[str, ...]
     experiments: tuple[str, ...]
+    where: str = ""
     row: str = ""
     primary: bool = False
     quantity: str | None = None
@@ -41,7 +42,7 @@ class Claim:
     needs: str = ""
 
     def natural(self, effect: float) -> float:
-        """An effect, on the scale on which runs are averaged, in the claim's unit: ratios are averaged as logarithms."""
+        """An effect in the claim's unit; runs are averaged on that scale, ratios as logarithms."""
         return math.exp(effect) if self.unit == "ratio" else effect
 
     def scaled(self, value: float) -> float:
@@ -99,13 +100,13 @@ class Result:
     def record(self) -> dict[str, Any]:
         """Everything as one flat row, effects in the claim's unit (points are hundredths), NaN where there is none.
 
-        estimate, low, high at ``level`` decide; low_plain, high_plain at the file's. n: pairs (runs, for one arm) with a
-        value; values: their effects by seed. p: two-sided, p_holm: adjusted. welch_low, welch_high: unpaired.
-        detectable: the smallest effect that as many such runs tell from none. same_start, failed, left_out: ``Sample``.
+        estimate, low, high at ``level`` decide; low_plain, high_plain at the file's. n: pairs (runs, for one arm) with
+        a value; values: their effects by seed. p: two-sided, p_holm: adjusted. welch_low, welch_high: unpaired.
+        detectable: the half-width of the interval (``intervals.detectable``). same_start, failed, left_out: ``Sample``.
         """
         claim, sample, deciding = self.claim, self.sample, self.interval
         shown = sample.values if deciding.n >= MIN_T_RUNS else {}
-        unpaired = welch(*zip(*shown.values(), strict=True)) if shown and len(sample.arms) == 2 else None
+        unpaired = welch(*np.array(list(shown.values())).T) if shown and len(sample.arms) == 2 else None
         bounds = {
             "estimate": deciding.estimate,
             "low": deciding.low if shown else math.nan,
@@ -149,9 +150,14 @@ class Result:
 
     def _number(self, effect: float) -> str:
         value = self.claim.natural(effect)
-        if self.claim.unit != "ratio" or not 0 < value < math.inf:
-            return f"{value:+.1f}"
-        return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"  # three digits that count
+        return three_digits(value) if self.claim.unit == "ratio" else f"{round(value, 1) + 0.0:+.1f}"
+
+
+def three_digits(value: float) -> str:
+    """A number with three digits that count and no exponent: 0.0312, 1.58, 27.6, 3940."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:.0f}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def load_claims(path: Path = CLAIMS) -> Claims:
@@ -161,7 +167,7 @@ def load_claims(path: Path = CLAIMS) -> Claims:
     for entry in content["claims"]:
         shared = {key: value for key, value in entry.items() if key != "rows"}
         for row in entry.get("rows", [{}]):
-            given = {key: tuple(v) if isinstance(v, list) else v for key, v in {**shared, **row}.items()}
+            given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in {**shared, **row}.items()}
             try:
                 claim = Claim(**given)
             except TypeError as error:
@@ -173,30 +179,15 @@ def load_claims(path: Path = CLAIMS) -> Claims:
 
 
 def evaluate(runs: Runs, claims: Claims) -> list[Result]:
-    """Decide every row of ``claims`` on every experiment in ``runs``; a row that cannot be decided is there, not tested.
+    """Decide every row of ``claims`` on every experiment in ``runs``; what cannot be decided is there as not tested.
 
     Holm's family is the primary rows of the file, in each experiment, with p = 1 for those that are not tested or have
     a failed run. Raises ``AnalysisError`` if a row would compare runs that are not matched.
     """
-    results = []
-    for experiment in runs.runs["experiment"].unique():
-        part = runs.select(experiment=experiment)
-        samples = [_sample(part, claim, claims, experiment) for claim in claims.rows]
-        plain = [t_interval(sample.effects, claims.level) for sample in samples]
-        there = claims.experiments.get(experiment, {})
-        n_min = claims.rules[there["rules"]]["n_min"] if there else math.inf
-        primary = [at for at, claim in enumerate(claims.rows) if claim.primary]
-        made = [samples[at].results >= n_min and not samples[at].failed for at in primary]
-        counted = [plain[at].p if counts else 1.0 for at, counts in zip(primary, made, strict=True)]
-        corrected = dict(zip(primary, zip(*holm(counted, 1 - claims.level), strict=True), strict=True))
-        for at, (claim, sample) in enumerate(zip(claims.rows, samples, strict=True)):
-            p_holm, alpha = corrected.get(at, (math.nan, 1 - claims.level))
-            interval = t_interval(sample.effects, 1 - alpha)
-            enough = sample.results >= n_min
-            decided = verdict(interval, claim.rule(there.get("delta", "")), enough, bool(sample.failed))
-            reason = _reason(sample, enough, n_min)
-            results.append(Result(claim, experiment, sample, plain[at], interval, p_holm, decided, reason))
-    return results
+    present = set(runs.runs["experiment"])
+    listed = [name for name in claims.experiments if name in present]
+    others = sorted(present.difference(listed))
+    return [r for name in (*listed, *others) for r in _decide(runs.select(experiment=name), claims, name)]
 
 
 def results_frame(results: list[Result]) -> pd.DataFrame:
@@ -204,23 +195,45 @@ def results_frame(results: list[Result]) -> pd.DataFrame:
     return pd.DataFrame([result.record() for result in results])
 
 
-def _sample(runs: Runs, claim: Claim, claims: Claims, experiment: str) -> Sample:
+def _decide(runs: Runs, claims: Claims, experiment: str) -> list[Result]:
+    """Every row on the runs of one experiment."""
+    entry = claims.experiments.get(experiment)
+    rules = claims.rules[entry["rules"]] if entry else {"n_min": math.inf}
+    members = experiment_runs(runs, rules) if entry else []
+    samples = [_sample(members, claim, claims, experiment) for claim in claims.rows]
+    enough = [sample.results >= rules["n_min"] for sample in samples]
+    plain = [t_interval(sample.effects, claims.level) for sample in samples]
+
+    family = [at for at, claim in enumerate(claims.rows) if claim.primary]
+    p = [plain[at].p if enough[at] and not samples[at].failed else math.nan for at in family]
+    corrected = dict(zip(family, zip(*holm(p, 1 - claims.level), strict=True), strict=True))
+    results = []
+    for at, (claim, sample) in enumerate(zip(claims.rows, samples, strict=True)):
+        p_holm, alpha = corrected.get(at, (math.nan, 1 - claims.level))
+        interval = t_interval(sample.effects, 1 - alpha)
+        decided = verdict(interval, claim.rule(entry["delta"] if entry else ""), enough[at], bool(sample.failed))
+        reason = _reason(sample, rules["n_min"])
+        results.append(Result(claim, experiment, sample, plain[at], interval, p_holm, decided, reason))
+    return results
+
+
+def _sample(members: Sequence[Run], claim: Claim, claims: Claims, experiment: str) -> Sample:
+    """The claim's values in the runs of an experiment, or why there are none."""
     if experiment not in claims.experiments:
         return Sample(missing="claims.yaml has no rules for this experiment")
     if experiment not in claim.experiments:
         return Sample(missing=f"a claim about {', '.join(claim.experiments)}")
     if claim.needs or claim.quantity is None:
         return Sample(missing=f"needs {claim.needs}")
-    rules = claims.rules[claims.experiments[experiment]["rules"]]
-    return collect(runs, claim.arms, rules, QUANTITIES[claim.quantity], claim.window)
+    return collect(members, claim.arms, QUANTITIES[claim.quantity], claim.window)
 
 
-def _reason(sample: Sample, enough: bool, n_min: float) -> str:
+def _reason(sample: Sample, n_min: float) -> str:
     """Why a row is not tested or capped, in one line; empty where it is neither."""
     if sample.missing:
         return sample.missing
-    told = [f"seed {seed}: {what}" for seed, what in sample.failed.items()]
-    if not enough:
-        told = [f"{sample.results} runs per arm, {n_min} needed", *told]
-        told += [f"seed {seed}: {what}" for seed, what in sample.left_out.items()]
-    return "; ".join(told)
+    failed = [f"seed {seed}: {what}" for seed, what in sample.failed.items()]
+    if sample.results >= n_min:
+        return "; ".join(failed)
+    left_out = [f"seed {seed}: {what}" for seed, what in sample.left_out.items()]
+    return "; ".join([f"{sample.results} of {n_min} runs per arm", *failed, *left_out])

@@ -109,8 +109,9 @@ def holm(p: Values, alpha: float = 0.05) -> tuple[list[float], list[float]]:
 def verdict(found: Interval, rule: Rule, enough: bool = True, capped: bool = False) -> str:
     """One of ``VERDICTS``, the first that holds:
 
-    - *not tested*: not ``enough`` runs, or no interval;
+    - *not tested*: not ``enough`` runs;
     - *undecided*: ``capped`` (a run failed or diverged, which counts as a result);
+    - *not tested*: no interval;
     - *supported*: interval beyond ``than`` in the direction and estimate at least delta beyond; within: inside region;
     - *contradicted*: interval wholly on the other side; within: wholly outside region;
     - *negligible*: interval inside ``than`` plus/minus delta (never for within);
@@ -118,10 +119,12 @@ def verdict(found: Interval, rule: Rule, enough: bool = True, capped: bool = Fal
 
     ``found`` is at the level that decides: 95 %, for one of several primary claims 1 - its own alpha (``holm``).
     """
-    if not enough or math.isnan(found.low):
+    if not enough:
         return "not tested"
     if capped:
         return "undecided"
+    if math.isnan(found.low):
+        return "not tested"
     if rule.direction == "within":
         low, high = rule.region
         inside, outside = low <= found.low and found.high <= high, found.high < low or found.low > high

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from analysis.load import AnalysisError, Runs, require_matched
-from analysis.quantities import Missing, Run, Window, windows
+from analysis.quantities import MissingError, Run, Window, windows
 
 
 @dataclass(frozen=True)
@@ -68,25 +68,20 @@ def experiment_runs(runs: Runs, rules: Mapping[str, Any]) -> list[Run]:
 
 
 def collect(
-    runs: Runs,
-    arms: Sequence[str],
-    rules: Mapping[str, Any],
-    quantity: Callable[[Sequence[Run], str], list[float]],
-    window: str,
+    members: Sequence[Run], arms: Sequence[str], quantity: Callable[[Sequence[Run], str], list[float]], window: str
 ) -> Sample:
-    """The quantity's values in ``arms`` of one experiment's runs, paired by seed.
+    """The quantity's values in ``arms``, paired by seed; ``members``: all runs of one experiment (``experiment_runs``).
 
     An arm ``a|b`` is the first of the two that has runs. Raises ``AnalysisError`` if the compared runs are not matched
     or planned different numbers of steps, so that their windows differ.
     """
-    there = set(runs.runs["arm"])
+    there = {run.arm for run in members}
     arms = tuple(next((arm for arm in names.split("|") if arm in there), names) for names in arms)
     absent = [arm for arm in arms if arm not in there]
     if absent:
-        return Sample(arms=arms, missing=f"no run of {' and '.join(absent)}")
-    compared = runs.select(arm=arms)
-    require_matched(compared)
-    members = experiment_runs(compared, rules)
+        return Sample(arms=arms, missing=f"no run of {' and '.join(absent)}".replace("|", " or "))
+    members = sorted((run for run in members if run.arm in arms), key=lambda run: (arms.index(run.arm), run.seed))
+    require_matched(members[0].source.select(run=[run.name for run in members]))
     _require_equal_plans(members)
 
     values: dict[int, tuple[float, ...]] = {}
@@ -94,7 +89,7 @@ def collect(
     left_out: dict[int, str] = {}
     same_start = 0
     for seed in sorted({run.seed for run in members}):
-        group = sorted((run for run in members if run.seed == seed), key=lambda run: arms.index(run.arm))
+        group = [run for run in members if run.seed == seed]
         unfinished = [f"{run.arm} is {run.state}" for run in group if run.state not in ("done", "failed")]
         if len(group) < len(arms):
             left_out[seed] = f"only {group[0].arm}"
@@ -107,7 +102,7 @@ def collect(
             failed[seed] = ", ".join(bad)
         try:
             values[seed] = tuple(quantity(group, window))
-        except Missing as error:
+        except MissingError as error:
             left_out[seed] = str(error)
         else:
             same_start += len({run.manifest.get("step1_responses") for run in group}) == 1

@@ -2,7 +2,7 @@
 
 A quantity is a function of the compared runs (one per arm, of one seed) and the name of a window, and returns a value
 for each run. Lengths and shares are natural logarithms, accuracies hundredths. A run that lacks what is needed raises
-``Missing``; a window is never silently shortened.
+``MissingError``; a window is never silently shortened.
 """
 
 import math
@@ -25,7 +25,7 @@ LEAST_COUNT = 0.5  # in place of a count of 0 under a logarithm: half of the sma
 VALIDATIONS = 3  # averaged by C12
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """A run lacks what a quantity needs; the message is a phrase that says what."""
 
 
@@ -53,7 +53,7 @@ class Run:
         frame = self.source.select(run=self.name).sequences(columns)
         steps = frame["step"].nunique()
         if steps < self.planned:
-            raise Missing(f"responses recorded at {steps} of {self.planned} steps" if steps else "no responses recorded")
+            raise MissingError(f"responses are recorded at {steps} of {self.planned} steps")
         return frame
 
     @property
@@ -77,12 +77,12 @@ def series(run: Run, metric: str, window: str) -> pd.Series:
     """The metric's values at all steps of the window."""
     first, last = run.windows[window]
     if last > run.planned or first < 1:
-        raise Missing(f"the window, steps {first}-{last}, is not within the {run.planned} planned steps")
+        raise MissingError(f"the window, steps {first}-{last}, is not within the {run.planned} planned steps")
     if metric not in run.metrics or run.metrics[metric].isna().all():
-        raise Missing(f"{metric} is not recorded")
+        raise MissingError(f"{metric} is not recorded")
     values = run.metrics[metric].reindex(range(first, last + 1))
     if values.isna().any():
-        raise Missing(f"no {metric} at step {values.index[values.isna()][0]}")
+        raise MissingError(f"no {metric} at step {values.index[values.isna()][0]}")
     return values
 
 
@@ -91,10 +91,20 @@ def validations(run: Run, metric: str, count: int) -> pd.Series:
     values = run.metrics[metric].dropna() if metric in run.metrics else pd.Series(dtype=float)
     values = values[values.index > 0]
     if len(values) < count:
-        raise Missing(f"{metric} is there {len(values)} times, {count} needed")
+        raise MissingError(f"{metric} is there {len(values)} times, {count} needed")
     if values.index[-1] < run.windows["final"][0]:
-        raise Missing(f"no {metric} at the end, the last is at step {values.index[-1]}")
+        raise MissingError(f"no {metric} at the end, the last is at step {values.index[-1]}")
     return values.iloc[-count:]
+
+
+def clip_counts(run: Run, window: str) -> tuple[float, float]:
+    """Clipped tokens and tokens that could have been, over updates 2..K of the window's steps and advantages not 0."""
+    first, last = run.windows[window]
+    series(run, "response_length", window)  # every step is there, though one without any candidate records no counts
+    counts = run.metrics.reindex(columns=["clip_tokens", "clip_tokens_of"]).loc[first:last].sum()
+    if not counts["clip_tokens_of"] > 0:
+        raise MissingError("clip_tokens is not recorded (with one update a step nothing is clipped)")
+    return float(counts["clip_tokens"]), float(counts["clip_tokens_of"])
 
 
 def length(run: Run, window: str) -> float:
@@ -130,8 +140,8 @@ def accuracy(run: Run, window: str) -> float:
 
 
 def clipped_tokens(run: Run, window: str) -> float:
-    """ln of the clipped share of tokens, from the window's sums; they cover updates 2..K and advantages not 0."""
-    of, clipped = (_sum(run, name, window) for name in ("clip_tokens_of", "clip_tokens"))
+    """ln of the clipped share of tokens, ``clip_counts`` pooled over the window."""
+    clipped, of = clip_counts(run, window)
     return log_ratio(max(clipped, LEAST_COUNT), of)
 
 
@@ -148,7 +158,7 @@ def clip_higher(run: Run, window: str) -> float:
     """
     treatment = run.manifest.get("treatment", {})
     if not {CLIP_LOW, CLIP_HIGH} <= treatment.keys():
-        raise Missing("the manifest has no clip range")
+        raise MissingError("the manifest has no clip range")
     side = (treatment[CLIP_LOW] + treatment[CLIP_HIGH]) / 2
     rows = run.responses
     ratio, advantage = np.exp(rows["log_ratio"]), rows["advantage"]
@@ -157,14 +167,15 @@ def clip_higher(run: Run, window: str) -> float:
 
 
 def positive_share(run: Run, window: str) -> float:
-    """Share of the positive in all kept advantage minus one half, in hundredths; kept = advantage times unclipped share.
+    """Share of the positive in all kept advantage minus one half, in hundredths.
 
-    Over all responses of the run, the first updates included, where nothing is clipped and both signs weigh the same.
+    Kept is a response's advantage times the share of its tokens that is not clipped. Over all responses of the run, the
+    first updates included, where nothing is clipped and both signs weigh the same.
     """
     rows = run.responses
     kept = rows["advantage"] * (1 - rows["clipped"] / rows["tokens"])
     if not kept.abs().sum():
-        raise Missing("no advantage is kept")
+        raise MissingError("no advantage is kept")
     return 100 * float(kept.clip(lower=0).sum() / kept.abs().sum() - 0.5)
 
 
@@ -204,16 +215,6 @@ QUANTITIES: dict[str, Callable[[Sequence[Run], str], list[float]]] = {
     "clip_higher": each(clip_higher),
     "positive_share": each(positive_share),
 }
-
-
-def _sum(run: Run, metric: str, window: str) -> float:
-    """Sum over the window's steps that have a value: a step without any candidate records none."""
-    series(run, "response_length", window)  # the steps themselves must be there
-    first, last = run.windows[window]
-    values = run.metrics.get(metric, pd.Series(dtype=float)).loc[first:last].dropna()
-    if values.empty:
-        raise Missing(f"{metric} is not recorded (nothing is clipped with one update a step)")
-    return float(values.sum())
 
 
 def _negatives(clipped: pd.DataFrame) -> float:

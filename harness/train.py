@@ -143,6 +143,8 @@ def _train_locked(run: RunDir, planned: int, console: Console, quiet: bool) -> s
     finally:
         seconds = earlier + time.time() - began
         run.write_status(state, last_step=run.last_step(), seconds=seconds, error=error, pid=None, host=None)
+    if state == "done" and not quiet:
+        console.print(f"{run.path}: done, {seconds / 60:.1f} minutes", highlight=False, soft_wrap=True)
     if error:
         console.print(
             f"{run.path}: {error}\n  log: {attempt / 'log.txt'}", style="red", highlight=False, soft_wrap=True

@@ -8,16 +8,14 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from harness.config import build_assets, compose
+from harness.config import compose
 from harness.job import configure
 from harness.rundir import RunDir
 
 
 def main() -> None:
     work, overrides = Path(sys.argv[1]), sys.argv[2:]
-    composed = compose(overrides)
-    build_assets(composed)
-    OmegaConf.save(composed, RunDir(work).config, resolve=True)
+    OmegaConf.save(compose(overrides), RunDir(work).config, resolve=True)
     config = configure(RunDir(work), work, None)  # paths and the environment that Ray's workers need
 
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo

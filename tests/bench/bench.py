@@ -92,10 +92,9 @@ def bench_runs(model: str, rounds: int, steps: int, out: Path) -> None:
     install_trl()
     overrides = [f"experiment={model}", *COMMON, f"trainer.total_training_steps={steps}"]
     config = compose(overrides)
-    build_assets(config)
-    settings = trl_settings(config)
-    shown = {**settings, **{key: os.path.relpath(settings[key], ROOT) for key in ("model", "train_file")}}
-    result = {**environment(), "model": model, "steps": steps, "overrides": overrides, "trl_settings": shown}
+    settings = trl_settings(build_assets(config))
+    result = {**environment(), "model": model, "steps": steps, "overrides": overrides}
+    result["trl_settings"] = trl_settings(config)  # names of assets, not paths
     result["rounds"] = []
     for number in range(1, rounds + 1):
         measured = {}
@@ -255,7 +254,7 @@ def bench_sweep(model: str, rounds: int, steps: int | None, out: Path) -> None:
     overrides = ["algo=grpo,gspo,luspo", "seed=0", f"experiment={model}", "hydra.launcher.n_jobs=2"]
     overrides += [f"trainer.total_training_steps={steps}"] if steps else []
     planned = compose([f"experiment={model}"])
-    build_assets(planned)  # now, so that their building is not measured
+    build_assets(planned)  # now, so that the building is not measured
     result = {**environment(), "model": model, "steps": steps or planned.trainer.total_training_steps}
     result |= {"command": " ".join(["python -m harness.train -m", *overrides]), "rounds": []}
     for number in range(1, rounds + 1):

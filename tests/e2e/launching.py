@@ -11,7 +11,6 @@ import pandas as pd
 from harness.rundir import RunDir
 
 ROOT = Path(__file__).resolve().parents[2]
-SAME = "actor_rollout_ref.actor.optim.lr=3e-4"
 
 
 def command(root: Path, *overrides: str, multirun: bool = False) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from e2e.launching import ROOT, assert_same_record, learnt, ordered, rows, run_dir, train
+from e2e.launching import ROOT, learnt, ordered, rows, run_dir, train
 
 SEEDS = (30, 31, 32)
 STEPS = 20
@@ -38,7 +38,8 @@ def test_every_run_is_done_and_complete(sweep):
 
 
 def test_sweep_prints_a_table_and_writes_curves(sweep):
-    assert "luspo" in sweep[1] and "reward" in sweep[1]
+    assert "luspo" in sweep[1]
+    assert "reward" in sweep[1]
     for name in ("response_length", "clip_fraction", "reward"):
         assert f"{name}.png" in sweep[1]
 
@@ -118,7 +119,8 @@ def test_training_is_bit_identical_without_recording(sweep):
           "trainer.test_freq=-1", "trainer.val_before_train=false")  # fmt: skip
     again, recorded = learnt(run_dir(root, "gspo", SEEDS[0])), learnt(run_dir(sweep[0], "gspo", SEEDS[0]))
     for step in (1, 2, 3):
-        assert "actor/grad_norm" in again[step] and "response_length" not in again[step]
+        assert "actor/grad_norm" in again[step]
+        assert "response_length" not in again[step]
         for key, value in again[step].items():
             assert recorded[step][key] == value, (step, key)
 
@@ -145,12 +147,6 @@ def test_diff_names_treatment_and_matching(sweep):
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0
-    assert "loss_agg_mode" in done.stdout and "matched: yes" in done.stdout
+    assert "loss_agg_mode" in done.stdout
+    assert "matched: yes" in done.stdout
     assert "same step-1 responses: yes" in done.stdout
-
-
-def test_same_seed_twice_gives_the_same_record(sweep):
-    root = sweep[0] / "twice"
-    train(root, "algo=luspo", f"seed={SEEDS[0]}", "trainer.total_training_steps=2", "trainer.test_freq=-1",
-          "trainer.val_before_train=false")  # fmt: skip
-    assert_same_record(run_dir(root, "luspo", SEEDS[0]), run_dir(sweep[0], "luspo", SEEDS[0]), range(1, 3))

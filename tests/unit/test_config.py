@@ -170,10 +170,11 @@ def test_assets_are_built_by_name_and_seed_and_replaced_by_paths(
             "data": {"train_files": "asset:made/train.parquet", "val_files": "/given/heldout.parquet"},
         }
     )
-    build_assets(config)
-    assert config.actor_rollout_ref.model.path == str(tmp_path / "built-3")
-    assert config.data.train_files == str(tmp_path / "built-3" / "train.parquet")
-    assert config.data.val_files == "/given/heldout.parquet"
+    built = build_assets(config)
+    assert built.actor_rollout_ref.model.path == str(tmp_path / "built-3")
+    assert built.data.train_files == str(tmp_path / "built-3" / "train.parquet")
+    assert built.data.val_files == "/given/heldout.parquet"
+    assert config.data.train_files == "asset:made/train.parquet", "the given configuration keeps the name"
     assert set(asked) == {3}
 
 

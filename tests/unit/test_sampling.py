@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from harness.plugin import sampling
 from harness.plugin.sampling import SamplingParams, draw, eos_token_ids, processed_log_probs, response_seed, uniforms
@@ -395,12 +402,14 @@ def test_weights_arrive_in_buckets(empty_server: TransformersServer) -> None:
     assert all(torch.equal(model.state_dict()[name], value) for name, value in empty_server.model.state_dict().items())
 
 
-def test_a_server_of_lower_precision_takes_its_own_precision(folders: dict[bool, str]) -> None:
-    server = TransformersServer(folders[False], "bfloat16", "cpu", max_tokens=4, threads=1, batch_size=8)
-    model = small_model("llama").bfloat16()
+def test_a_server_of_lower_precision_samples_as_the_loaded_model_does(folders: dict[bool, str]) -> None:
+    server = TransformersServer(folders[False], "bfloat16", "cpu", max_tokens=20, threads=1, batch_size=24)
+    model = AutoModelForCausalLM.from_pretrained(folders[False], dtype=torch.bfloat16).eval()
     server.load_weights(wires(model), 1, last=True)
-    assert all(torch.equal(model.state_dict()[name], value) for name, value in server.model.state_dict().items())
     assert server.model.dtype == torch.bfloat16
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in server.model.state_dict().items())
+    prompts, seeds = requests()
+    assert server.sample_batch(prompts, seeds, {}) == sampling.sample(model, prompts, seeds, PARAMS, EOS)
 
 
 @pytest.mark.parametrize("with_head", [False, True])

@@ -17,9 +17,9 @@ from harness.tasks import tiny
 EOS = "<|im_end|>"
 NUMBER = r"(?:[0-9]|[1-5][0-9]|6[0-3])"
 PASS = " ".join(f"{letter} {NUMBER}" for letter in "abcdefgh")
-RESPONSE = re.compile(
-    rf"(?:(?P<passes>{PASS}(?: \? {PASS}){{0,2}}) |(?P<number>{NUMBER}) (?:\. )*)?# (?P<answer>{NUMBER}) {re.escape(EOS)}"
-)
+WORKED = rf"(?P<passes>{PASS}(?: \? {PASS}){{0,2}}) "
+FILLED = rf"(?P<number>{NUMBER}) (?:\. )*"
+RESPONSE = re.compile(rf"(?:{WORKED}|{FILLED})?# (?P<answer>{NUMBER}) {re.escape(EOS)}")
 FIRST, SECOND = tiny.PHASES["tiny"]
 
 
@@ -78,7 +78,7 @@ def test_modes_of_tiny_have_the_recipe_lengths_shares_and_errors():
     # a slip shows as a step other than the digit; at a total of 0 some slips are clamped away, so those are left out
     steps: dict[int, list[int]] = {0: [], 1: [], 2: []}
     for digits, match in samples:
-        for number, text in enumerate((match["passes"] or "").split(" ? ") if match["passes"] else []):
+        for number, text in enumerate(match["passes"].split(" ? ") if match["passes"] else []):
             totals = [0, *(int(total) for total in re.findall(r"\d+", text))]
             for before, after, digit in zip(totals, totals[1:], digits, strict=False):
                 if before + digit >= 2:
@@ -90,9 +90,11 @@ def test_modes_of_tiny_have_the_recipe_lengths_shares_and_errors():
 
 def test_length_is_independent_of_correctness_in_tiny_neutral():
     outcomes = pd.DataFrame(
-        {"length": len(response.split()), "right": right(digits, RESPONSE.fullmatch(response))}
+        {"length": len(response.split()), "right": right(digits, match), "copied": match["number"] == match["answer"]}
         for digits, response in draw(tiny.PHASES["tiny_neutral"][1], 8000)
+        for match in [RESPONSE.fullmatch(response)]
     )
+    assert outcomes["copied"].all()
     table = outcomes.groupby("length")["right"].agg(["mean", "size"])
     assert table.index.tolist() == [4, 12, 28, 52]
     for mean, size in table.itertuples(index=False):
@@ -148,7 +150,8 @@ def folder(tmp_path_factory) -> Path:
 def write(folder: Path, variant: str = "tiny", **changes) -> Path:
     from harness.tasks import tiny_base
 
-    tiny_base.write(folder, dataclasses.replace(tiny.recipe(variant, 0), steps=10, warmup_steps=2, **changes))
+    few = {"steps": 10, "warmup_steps": 2}
+    tiny_base.write(folder, dataclasses.replace(tiny.recipe(variant, 0), **{**few, **changes}))
     return folder
 
 
@@ -193,18 +196,18 @@ def test_model_is_the_recipes_qwen2(folder):
     assert (generation["pad_token_id"], generation["eos_token_id"]) == (0, 1)
 
 
-def test_training_learns_the_grammar(tmp_path):
-    """Thirty steps suffice for the easiest thing: a response of tiny_neutral begins with a filler or "#"."""
+def test_training_learns_how_a_response_begins(tmp_path):
+    """Forty steps suffice for the easiest thing: a response of tiny_neutral begins with a possible sum."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    write(tmp_path, "tiny_neutral")
+    write(tmp_path, "tiny_neutral", steps=40)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     prompt = torch.tensor([tokenizer.encode("a3 b0 c2 d1 e3 f0 g2 h1 =")])
     with torch.no_grad():
         probabilities = model(prompt).logits[0, -1].softmax(-1)
-    assert probabilities[tokenizer.convert_tokens_to_ids([" .", " #"])].sum() > 0.5
+    assert probabilities[tokenizer.convert_tokens_to_ids([f" {total}" for total in range(25)])].sum() > 0.5
 
 
 def test_learning_rate():

@@ -1,0 +1,234 @@
+"""``python -m analysis.readme RUNS...``: the README's results, every number of them from the run directories."""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis.claims import Claim, Claims, evaluate, load_claims, three_digits
+from analysis.figures import MIN_T_RUNS, save, three_panels
+from analysis.intervals import t_interval
+from analysis.load import AnalysisError, Runs, load_runs, require_matched
+from analysis.pairs import experiment_runs
+from analysis.quantities import MissingError, Run, clip_counts, series, validations
+from analysis.report import REPORTS
+from harness.rundir import write_json
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+REPORT = REPORTS / "readme" / "report.json"
+FIGURE = Path("results/reference/figure.png")
+FIGURE_EXPERIMENT, FIGURE_ARMS = "tiny", ("grpo", "gspo", "luspo")
+Report = dict[str, Any]
+
+
+def _clipped(run: Run) -> float:
+    clipped, of = clip_counts(run, "run")
+    return 100 * clipped / of
+
+
+ARM_COLUMNS: dict[str, Callable[[Run], float]] = {
+    "length at end (tokens)": lambda run: float(series(run, "response_length", "end").mean()),
+    "clipped tokens (%)": _clipped,
+    "accuracy over the run (%)": lambda run: 100 * float(series(run, "accuracy", "run").mean()),
+    "validation accuracy at end (%)": lambda run: 100 * float(validations(run, "val_accuracy", 1).iloc[0]),
+}
+
+
+def build_report(runs: Runs, claims: Claims) -> Report:
+    """Every number of the README as JSON would hold it: claims (``Result.record``), experiments, their arms.
+
+    An arm's quantities are over its finished runs: mean, and low to high, the t interval at the level of the claims
+    for 3 or more runs, minimum and maximum of 2, the value of 1.
+    """
+    report: Report = {"level": claims.level, "claims": [r.record() for r in evaluate(runs, claims)], "experiments": {}}
+    for experiment, entry in claims.experiments.items():
+        if experiment in set(runs.runs["experiment"]):
+            part = runs.select(experiment=experiment)
+            report["experiments"][experiment] = _experiment(part, claims.rules[entry["rules"]], claims.level)
+    return _json_ready(report)
+
+
+def render(report: Report, claims: Claims, figure: str | None) -> str:
+    """The README's block in Markdown, without the markers. figure: the image's address, None where there is none."""
+    parts = [_figure(report, figure), _claims_table(report, claims)]
+    parts += [_arms_table(name, content) for name, content in report["experiments"].items()]
+    return "\n\n".join(parts)
+
+
+def replace_block(text: str, block: str) -> str:
+    """``text`` with what is between the two markers replaced; raises ``AnalysisError`` if they are not there once."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise AnalysisError(f"the README needs one line {BEGIN} and below it one line {END}")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{block}\n{END}{rest.split(END)[1]}"
+
+
+def write_readme(runs: Runs, readme: Path, report_file: Path = REPORT, figure: Path = FIGURE) -> list[Path]:
+    """Write report, figure (PNG and PDF, where the experiment is there) and the README's block; returns the paths."""
+    claims = load_claims()
+    try:
+        text = readme.read_text()
+    except OSError as error:
+        raise AnalysisError(f"{readme}: cannot be read ({error.strerror})") from None
+    replace_block(text, "")  # refuses before anything is written
+    report = build_report(runs, claims)
+    arms = report["experiments"].get(FIGURE_EXPERIMENT, {}).get("arms", [])
+    drawn = any(row["arm"] in FIGURE_ARMS for row in arms)
+    images = []
+    if drawn:
+        part = runs.select(experiment=FIGURE_EXPERIMENT, arm=FIGURE_ARMS)
+        require_matched(part)
+        images = save(three_panels(part.metrics), figure.with_suffix(""))
+    address = Path(os.path.relpath(figure, readme.parent)).as_posix() if drawn else None
+    write_json(report_file, report)
+    readme.write_text(replace_block(text, render(report, claims, address)))
+    return [report_file, *images, readme]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code, 2 for input that cannot be analysed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.readme",
+        description=f"Decide the paper's claims on runs (of one experiment or several) and write {REPORT}, {FIGURE} "
+        f"and the README between {BEGIN} and {END}.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders with any below")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="default: README.md")
+    args = parser.parse_args(argv)
+    try:
+        for path in write_readme(load_runs(args.runs), args.readme):
+            print(f"wrote {path}")
+    except AnalysisError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _experiment(runs: Runs, rules: Any, level: float) -> Report:
+    """Steps, device, minutes and arms of one experiment's runs."""
+    done = runs.runs[runs.runs["state"] == "done"]
+    members = [run for run in experiment_runs(runs, rules) if run.state == "done"]
+    arms = []
+    for arm, rows in runs.runs.groupby("arm"):
+        of_arm = [run for run in members if run.arm == arm]
+        cells = {name: _cell([_value(measure, run) for run in of_arm], level) for name, measure in ARM_COLUMNS.items()}
+        arms.append({"arm": arm, "n": len(of_arm), "not_done": len(rows) - len(of_arm), **cells})
+    hardware = [runs.manifests[run].get("hardware", {}) for run in done["run"]]
+    devices = {h.get("device") or f"{h['cores']} {h.get('machine', '')} cores" for h in hardware if "cores" in h}
+    minutes = done["minutes"].dropna()
+    return {
+        "steps": sorted({int(steps) for steps in runs.runs["planned_steps"]}),
+        "devices": sorted(devices),
+        "minutes": [float(minutes.min()), float(minutes.max())] if len(minutes) else [],
+        "arms": arms,
+    }
+
+
+def _value(measure: Callable[[Run], float], run: Run) -> float:
+    try:
+        return measure(run)
+    except MissingError:
+        return math.nan
+
+
+def _cell(values: Sequence[float], level: float) -> Report:
+    values = [value for value in values if not math.isnan(value)]
+    if not values:
+        return {"n": 0}
+    found = t_interval(values, level)
+    low, high = (found.low, found.high) if found.n >= MIN_T_RUNS else (min(values), max(values))
+    return {"n": found.n, "mean": found.estimate, "low": low, "high": high, "values": values}
+
+
+def _figure(report: Report, figure: str | None) -> str:
+    """The image and its caption."""
+    if figure is None:
+        return f"*Figure: experiment {FIGURE_EXPERIMENT} not run.*"
+    content = report["experiments"][FIGURE_EXPERIMENT]
+    counts = {row["arm"]: row["n"] for row in content["arms"] if row["arm"] in FIGURE_ARMS}
+    n = ", ".join(f"{count} of {arm}" for arm, count in counts.items())
+    lines = "; thin: runs, bold: their mean" if max(counts.values()) > 1 else ""
+    band = ", band: its pointwise 95 % Student-t interval" if max(counts.values()) >= MIN_T_RUNS else ""
+    alt = "Response length, clipped tokens and training accuracy by step, a colour an algorithm"
+    return f"![{alt}]({figure})\n\n*{FIGURE_EXPERIMENT}: finished runs n = {n}{lines}{band}. {_conditions(content)}*"
+
+
+def _conditions(content: Report) -> str:
+    """Steps, device and minutes in one sentence each."""
+    steps = " or ".join(map(str, content["steps"]))
+    minutes = " to ".join(dict.fromkeys(three_digits(m) for m in content["minutes"]))
+    device = ", ".join(content["devices"]) or "device not recorded"
+    return f"{steps} steps on {device}" + (f", {minutes} minutes a run." if minutes else ".")
+
+
+def _claims_table(report: Report, claims: Claims) -> str:
+    columns = list(dict.fromkeys(entry["column"] for entry in claims.experiments.values()))
+    found = {(r["id"], r["row"], r["experiment"]): r for r in report["claims"]}
+    lines = [
+        "| claim of the paper | " + " | ".join(f"{c} (n)" for c in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    told = ""
+    for claim in claims.rows:
+        name = f"**{claim.id}**" if claim.primary else claim.id
+        where = f" ({claim.where})" if claim.where else ""
+        what = f", {claim.row}" if claim.id == told else f" {claim.claim}{where}" + f": {claim.row}" * bool(claim.row)
+        cells = [_verdicts(claim, column, claims, found) for column in columns]
+        lines.append(f"| {name}{what} | " + " | ".join(cells) + " |")
+        told = claim.id
+    note = (
+        f"In brackets: {100 * report['level']:g} % Student-t interval over runs paired by seed, for primary claims "
+        "(bold) at the level of Holm's correction; (n): pairs of runs; dash: not a claim about this setting. "
+        "The rules: `results/paper/claims.yaml`."
+    )
+    return "\n".join(lines) + f"\n\n{note}"
+
+
+def _verdicts(claim: Claim, column: str, claims: Claims, found: dict[tuple[str, str, str], Report]) -> str:
+    """One cell: what each of the column's experiments says of the claim."""
+    meant = [e for e, entry in claims.experiments.items() if entry["column"] == column and e in claim.experiments]
+    if not meant:
+        return "-"
+    said = []
+    for experiment in meant:
+        result = found.get((claim.id, claim.row, experiment))
+        if result is None or result["reason"].startswith("no run of"):
+            continue
+        name = "" if experiment.lower() == column.lower() else f"{experiment}: "
+        explain = result["reason"] and (not result["n"] or result["verdict"] == "undecided")
+        why = f": {result['reason']}" if explain else ""
+        effect = f"{result['text']} ({result['n']}), " if result["n"] else ""
+        said.append(f"{name}{effect}{result['verdict']}{why}".replace("|", "\\|"))
+    return "<br>".join(said) or "not run"
+
+
+def _arms_table(experiment: str, content: Report) -> str:
+    lines = ["| arm | n | " + " | ".join(ARM_COLUMNS) + " |", "|---" * (len(ARM_COLUMNS) + 2) + "|"]
+    for row in content["arms"]:
+        n = f"{row['n']} ({row['not_done']} more not done)" if row["not_done"] else str(row["n"])
+        lines.append(f"| {row['arm']} | {n} | " + " | ".join(_spread(row[c], row["n"]) for c in ARM_COLUMNS) + " |")
+    note = "Mean over runs; in brackets the t interval of the mean, of two runs minimum and maximum."
+    return f"**{experiment}**: {_conditions(content)} {note}\n\n" + "\n".join(lines)
+
+
+def _spread(cell: Report, n: int) -> str:
+    if not cell["n"]:
+        return "-"
+    spread = f" [{three_digits(cell['low'])}, {three_digits(cell['high'])}]" if cell["n"] > 1 else ""
+    return three_digits(cell["mean"]) + spread + (f" (n = {cell['n']})" if cell["n"] < n else "")
+
+
+def _json_ready(content: Any) -> Any:
+    """The same with None for NaN and infinity, and text for the keys of mappings."""
+    if isinstance(content, dict):
+        return {str(key): _json_ready(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_json_ready(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+if __name__ == "__main__":
+    sys.exit(main())
