@@ -17,7 +17,7 @@ ARGS ?=
 JOBS ?=
 RUNS ?= results/runs/$(EXPERIMENT)
 
-.PHONY: help setup sweep report test test-slow lint bench clean
+.PHONY: help setup sweep report readme test test-slow lint bench clean
 
 help:  ## this help
 	@sed -n 's/^# \(make\|Variables\)/\1/p' Makefile
@@ -39,6 +39,9 @@ sweep: setup  ## train every algorithm of ALGOS with every seed of SEEDS, then a
 
 report: setup  ## table and curves of the runs in RUNS (default: results/runs/EXPERIMENT)
 	$(PY) -m analysis $(RUNS)
+
+readme: setup  ## the README's figure and tables, generated from results/reference
+	$(PY) -m analysis.readme results/reference
 
 lint: setup  ## ruff and the type checker
 	$(PY) -m ruff check .

@@ -117,7 +117,7 @@ def _experiment(runs: Runs, rules: Any, level: float) -> Report:
         cells = {name: _cell([_value(measure, run) for run in of_arm], level) for name, measure in ARM_COLUMNS.items()}
         arms.append({"arm": arm, "n": len(of_arm), "not_done": len(rows) - len(of_arm), **cells})
     hardware = [runs.manifests[run].get("hardware", {}) for run in done["run"]]
-    devices = {h.get("device") or f"{h['cores']} {h.get('machine', '')} cores" for h in hardware if "cores" in h}
+    devices = {h.get("device") or f"{h['cores']} cores ({h.get('processor', '')})" for h in hardware if "cores" in h}
     minutes = done["minutes"].dropna()
     return {
         "steps": sorted({int(steps) for steps in runs.runs["planned_steps"]}),

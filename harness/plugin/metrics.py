@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 WITHOUT_CLIP = frozenset({"sapo", "cispo"})  # their gradient is never 0: no clip fraction exists
+WITHOUT_RANGE = frozenset({"sapo"})  # nor a range to be outside of
 
 
 def frame(rows: list[dict[str, Any]], step: int, rows_per_update: int) -> pd.DataFrame:
@@ -37,14 +38,14 @@ def step_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
     none was right) is left out, so it is missing in the record and not 0.
     """
     tokens = sequences["tokens"]
-    right, truncated = sequences["accuracy"] == 1, sequences["truncated"]
+    right, wrong, truncated = sequences["accuracy"] == 1, sequences["accuracy"] == 0, sequences["truncated"]
     groups = sequences.groupby("prompt_id")["reward"]
     metrics = {
         "response_length": tokens.mean(),
         "response_length_median": tokens.median(),
         "response_length_p90": tokens.quantile(0.9),
         "response_length_right": tokens[right].mean(),
-        "response_length_wrong": tokens[~right].mean(),
+        "response_length_wrong": tokens[wrong].mean(),
         "response_length_finished": tokens[~truncated].mean(),
         "response_length_truncated": tokens[truncated].mean(),
         "truncated": truncated.mean(),
@@ -65,7 +66,8 @@ def step_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
 
 
 def clip_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
-    """Clip fractions pooled over updates 2..K (the first is on-policy) and over responses with advantage not 0.
+    """Clip fractions pooled over updates 2..K (the first is on-policy) and over responses with advantage not 0;
+    ``outside_*_frac`` = tokens whose ratio is out of the range, whatever the advantage.
 
     ``clip_frac_token`` = clipped tokens / tokens; ``clip_frac_seq`` = mean over responses of their clipped share, which
     for sequence-level losses is the share of clipped responses. Numerators and denominators are there too, so any
@@ -73,14 +75,14 @@ def clip_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
     """
     on_policy = sequences[sequences["update"] == 1]
     metrics = {"ratio_noise": float(np.sqrt((on_policy["log_ratio"] ** 2).mean()))}
-    later = sequences[(sequences["update"] > 1) & (sequences["advantage"] != 0)]
-    if later.empty:
+    later = sequences[sequences["update"] > 1]
+    if len(later) and loss_mode not in WITHOUT_RANGE:
+        for side in ("outside_low", "outside_high"):
+            metrics[f"{side}_frac"] = later[side].sum() / later["tokens"].sum()
+    later = later[later["advantage"] != 0]
+    if later.empty or loss_mode in WITHOUT_CLIP:
         return metrics
     length = later["tokens"].sum()
-    metrics["outside_low_frac"] = later["outside_low"].sum() / length
-    metrics["outside_high_frac"] = later["outside_high"].sum() / length
-    if loss_mode in WITHOUT_CLIP:
-        return metrics
     share = later["clipped"] / later["tokens"]
     metrics |= {
         "clip_frac_token": later["clipped"].sum() / length,
@@ -102,9 +104,9 @@ def validation_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     """``val_response_length`` and ``val_accuracy``: the mean over data sources of verl's ``val-*/<source>/...``."""
     found: dict[str, list[float]] = {"val_response_length": [], "val_accuracy": []}
     for name, value in metrics.items():
-        parts = name.split("/")
-        if len(parts) == 4 and parts[0].startswith("val-") and parts[3].startswith("mean@"):
-            target = {"response_length": "val_response_length", "acc": "val_accuracy"}.get(parts[2])
+        parts = name.split("/")  # a data source's name may have slashes of its own
+        if len(parts) >= 4 and parts[0].startswith("val-") and parts[-1].startswith("mean@"):
+            target = {"response_length": "val_response_length", "acc": "val_accuracy"}.get(parts[-2])
             if target:
                 found[target].append(float(value))
     return {name: sum(values) / len(values) for name, values in found.items() if values}

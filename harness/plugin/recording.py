@@ -22,6 +22,7 @@ from harness.plugin import probe
 ROWS = "recorded_rows"
 SEQUENCE_LEVEL = frozenset({"gspo", "luspo"})  # losses whose ratio is the sequence's, exp(mean log-ratio)
 FIELDS = ("response_mask", "old_log_probs", "advantages", "entropy", "rm_scores", "rollout_log_probs")
+WEIGHTS = "rollout_is_weights"  # verl's rollout correction, where it is on
 
 Row = dict[str, Any]
 LossFn = Callable[..., tuple[torch.Tensor, dict[str, Any]]]
@@ -61,11 +62,11 @@ def response_rows(config: ActorConfig, log_prob: torch.Tensor, data: TensorDict)
 
     A padding row (verl fills up a batch that is not divisible) has an empty response mask, hence ``tokens`` 0.
     """
-    present = [name for name in FIELDS if name in data]
+    present = [name for name in (*FIELDS, WEIGHTS) if name in data]
     padded = data.select(*present).to_padded_tensor()
     mask = padded["response_mask"].to(bool)
     old_log_prob, advantages = padded["old_log_probs"], padded["advantages"]
-    gradient = policy_loss_gradient(config, log_prob, old_log_prob, advantages, mask)
+    gradient = policy_loss_gradient(config, log_prob, old_log_prob, advantages, mask, padded.get(WEIGHTS, None))
 
     tokens = mask.sum(-1)
     per_token = mask / tokens.clamp(min=1).unsqueeze(-1)
@@ -107,6 +108,7 @@ def policy_loss_gradient(
     old_log_prob: torch.Tensor,
     advantages: torch.Tensor,
     mask: torch.Tensor,
+    rollout_is_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """dL/dlogp of the registered policy loss, (batch, response_length); generator states are left as found.
 
@@ -124,6 +126,7 @@ def policy_loss_gradient(
             response_mask=mask,
             loss_agg_mode=config.loss_agg_mode,
             config=config,
+            rollout_is_weights=rollout_is_weights,
         )
         (gradient,) = torch.autograd.grad(value, leaf)
     return gradient

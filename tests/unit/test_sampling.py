@@ -11,14 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, LlamaConfig, Qwen2Config
 
 from harness.plugin import sampling
 from harness.plugin.sampling import SamplingParams, draw, eos_token_ids, processed_log_probs, response_seed, uniforms
@@ -174,28 +167,22 @@ def test_a_response_ends_at_the_tokenizers_and_the_generation_configs_eos(
 
 def small_model(kind: str, tied: bool = False) -> Any:
     """A random model of two layers whose distributions are neither flat nor certain."""
-    config, model = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}[kind]
-    settings = config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-        tie_word_embeddings=tied,
-        eos_token_id=1,
-        pad_token_id=0,
-        bos_token_id=None,
-        attn_implementation="sdpa",
-    )
+    special: dict[str, Any] = {"eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
+    common = {"vocab_size": VOCABULARY, "initializer_range": 0.2, "tie_word_embeddings": tied, **special}
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    rotary = {**common, **sizes, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    config = {
+        "qwen2": lambda: Qwen2Config(**rotary),
+        "llama": lambda: LlamaConfig(**rotary),
+        "gpt2": lambda: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **common),
+    }[kind]()
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return model(settings).eval()
+        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
 
 
-@pytest.fixture(scope="module", params=["qwen2", "llama"])
+# gpt2 has absolute positions, which padding on the left must not shift; the others see distances only.
+@pytest.fixture(scope="module", params=["qwen2", "llama", "gpt2"])
 def model(request: pytest.FixtureRequest) -> Any:
     return small_model(request.param)
 
