@@ -117,7 +117,7 @@ def _experiment(runs: Runs, rules: Any, level: float) -> Report:
         cells = {name: _cell([_value(measure, run) for run in of_arm], level) for name, measure in ARM_COLUMNS.items()}
         arms.append({"arm": arm, "n": len(of_arm), "not_done": len(rows) - len(of_arm), **cells})
     hardware = [runs.manifests[run].get("hardware", {}) for run in done["run"]]
-    devices = {h.get("device") or f"{h['cores']} cores ({h.get('processor', '')})" for h in hardware if "cores" in h}
+    devices = {h.get("device") or f"{h['cores']} cores ({_processor(h)})" for h in hardware if "cores" in h}
     minutes = done["minutes"].dropna()
     return {
         "steps": sorted({int(steps) for steps in runs.runs["planned_steps"]}),
@@ -125,6 +125,10 @@ def _experiment(runs: Runs, rules: Any, level: float) -> Report:
         "minutes": [float(minutes.min()), float(minutes.max())] if len(minutes) else [],
         "arms": arms,
     }
+
+
+def _processor(hardware: dict[str, Any]) -> str:
+    return hardware.get("processor") or hardware.get("machine") or "processor not recorded"
 
 
 def _value(measure: Callable[[Run], float], run: Run) -> float:

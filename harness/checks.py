@@ -62,9 +62,10 @@ def _batch_sizes(flat: dict[str, Any]) -> None:
             f"nearest that do: {_nearest(prompts, mini)}"
         )
     if (mini * n) % ranks:
+        step = ranks // math.gcd(mini, ranks)  # valid group sizes are its multiples
         raise ConfigError(
             f"an update's {mini} prompts x {n} responses cannot be split evenly over {ranks} ranks; "
-            f"{ROLLOUT}.n could be {math.lcm(mini * n, ranks) // mini}"
+            f"{ROLLOUT}.n could be {max(step, round(n / step) * step)}"
         )
     micro = flat[f"{ACTOR}.ppo_micro_batch_size_per_gpu"]
     if flat[f"{ACTOR}.use_dynamic_bsz"]:
@@ -113,7 +114,7 @@ def _data_file(flat: dict[str, Any], key: str) -> None:
             raise ConfigError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(schema.names)}")
         info = pq.read_table(path, columns=["extra_info"]).column("extra_info").to_pylist()
         rows += len(info)
-        indices += [row.get("index") if row else None for row in info]
+        indices += [row.get("index") if isinstance(row, dict) else None for row in info]
     if any(not isinstance(index, int) for index in indices) or len(set(indices)) != rows:
         raise ConfigError(f"{key}: extra_info.index must be an integer that is unique in every row of {files}")
     if key == "data.train_files" and rows < flat["data.train_batch_size"]:
@@ -122,6 +123,7 @@ def _data_file(flat: dict[str, Any], key: str) -> None:
 
 def _warnings(flat: dict[str, Any]) -> Iterator[str]:
     high = flat[f"{ACTOR}.clip_ratio_high"]
+    high = flat[f"{ACTOR}.clip_ratio"] if high is None else high
     if flat["harness.ratio"] == "sequence" and high >= SEQUENCE_RANGE_LIMIT:
         yield (
             f"{flat['harness.algo']} clips the ratio of sequences, whose usual range is 2e-3/2.5e-3 (LUSPO) or "

@@ -18,7 +18,8 @@ TREATMENT = (
     "actor_rollout_ref.actor.policy_loss.*",
     "actor_rollout_ref.actor.loss_agg_mode",
     "actor_rollout_ref.actor.loss_scale_factor",
-    "critic.loss_agg_mode",  # follows the actor's; there is no critic
+    "critic.loss_agg_mode",  # these two follow the actor's; there is no critic
+    "critic.loss_scale_factor",
     "actor_rollout_ref.actor.clip_ratio",
     "actor_rollout_ref.actor.clip_ratio_low",
     "actor_rollout_ref.actor.clip_ratio_high",
@@ -81,8 +82,6 @@ SEED = (
     "actor_rollout_ref.actor.data_loader_seed",
     "actor_rollout_ref.actor.fsdp_config.seed",
     "actor_rollout_ref.actor.megatron.seed",
-    "actor_rollout_ref.ref.fsdp_config.seed",
-    "critic.data_loader_seed",
 )
 # Paths; their content's hash is controlled in their place.
 CONTENT = {
@@ -91,9 +90,11 @@ CONTENT = {
     "actor_rollout_ref.model.path": "hash.model",
 }
 STEPS = "trainer.total_training_steps"
-SCHEDULER = "actor_rollout_ref.actor.optim.lr_scheduler_type"
+OPTIMIZER = "actor_rollout_ref.actor.optim"
 # Groups of the command line that are named elsewhere in a run's path, or cannot change what is learnt.
 NOT_IN_ARM = ("algo", "clip", "experiment", "seed", "sweep", "tracking")
+# Of our own keys, which are no part of the fingerprint themselves, the ones that change others that are.
+HARNESS_IN_ARM = ("harness.asset_seed", "harness.mean_length", "harness.own_clip.*", "harness.sequence_clip.*")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,10 @@ class Kinds:
 def is_execution(key: str, flat: dict[str, Any]) -> bool:
     """Whether a key cannot change what is learnt; the planned steps only where the schedule ignores them."""
     if key == STEPS:
-        return flat.get(SCHEDULER) == "constant"
+        warm_up_is_a_share = (flat.get(f"{OPTIMIZER}.lr_warmup_steps") or -1) < 0 and (
+            (flat.get(f"{OPTIMIZER}.lr_warmup_steps_ratio") or 0) > 0
+        )
+        return flat.get(f"{OPTIMIZER}.lr_scheduler_type") == "constant" and not warm_up_is_a_share
     return _matches(key, EXECUTION)
 
 
@@ -164,11 +168,23 @@ def arm_name(flat: dict[str, Any], overrides: list[str]) -> str:
     for override in overrides:
         key, _, value = override.partition("=")
         key = key.lstrip("+~")
-        if key not in NOT_IN_ARM and not is_execution(key, flat):
-            extra.append(f"{key.rsplit('.', 1)[-1]}={_canonical(value)}")
+        if key not in NOT_IN_ARM and (_matches(key, HARNESS_IN_ARM) or not is_execution(key, flat)):
+            extra.append(f"{_short(key, flat)}={_canonical(value)}")
     name = ",".join(parts + sorted(extra))
     safe = "".join(c if c.isalnum() or c in "=,.+-_" else "_" for c in name)
     return safe if len(safe) <= 120 else f"{safe[:100]}-{digest(name)}"
+
+
+def _short(key: str, flat: dict[str, Any]) -> str:
+    """The shortest end of a key that no other key shares: within ``actor_rollout_ref`` for its own, else everywhere."""
+    top = "actor_rollout_ref."
+    others = [k for k in flat if k != key and (not key.startswith(top) or k.startswith(top))]
+    parts = key.split(".")
+    for length in range(1, len(parts)):
+        end = ".".join(parts[-length:])
+        if not any(other.endswith(f".{end}") for other in others):
+            return end
+    return key
 
 
 def _canonical(value: str) -> str:

@@ -65,5 +65,5 @@ def check(config: ActorConfig) -> None:
         raise ProbeError(
             f"the installed loss {name} with loss_agg_mode={aggregation} pulls a response of {LENGTHS[1]} tokens "
             f"{long / short if short else float('nan'):.3g} times as hard as one of {LENGTHS[0]}; {name} means "
-            f"{expected:.3g} times. Use the loss_agg_mode of conf/algo/{name}.yaml and the pinned verl"
+            f"{expected:.3g} times. Use the loss_agg_mode of its file in conf/algo and the pinned verl"
         )

@@ -1,6 +1,6 @@
 """Which rollout server answers a single request: verl's router interface without verl's imports.
 
-verl's own load balancer is an actor whose process imports all of verl, six seconds of a core at every start on a laptop.
+verl's own load balancer is an actor whose process imports all of verl, six seconds of a core at every start.
 """
 
 from typing import Any

@@ -47,26 +47,27 @@ class TransformersServer:
         self.max_tokens = max_tokens
         self.batch_size = batch_size
         self.global_steps: int | None = None
-        self.missing = {name for name, _ in self.model.named_parameters()}
+        self.parameters = {name for name, _ in self.model.named_parameters()}
+        self.received: set[str] = set()  # of the synchronisation under way
+        self.ready = False
         self._waiting: list[tuple[list[int], int, SamplingParams, asyncio.Future[Response]]] = []
         self._gathering: asyncio.Task[None] | None = None
 
     def load_weights(self, wires: list[WireTensor], global_steps: int | None, last: bool) -> None:
-        """Copy one bucket of weights into the model; with ``last`` every parameter must have arrived once."""
+        """Copy one bucket of weights into the model; with ``last`` every parameter must have arrived since the last."""
         state = dict(map(from_wire, wires))
         unknown = self.model.load_state_dict(state, strict=False).unexpected_keys
         if unknown:
             raise ValueError(f"the trainer sent weights that the rollout's model does not have: {unknown[:5]}")
-        self.missing -= state.keys()
+        self.received |= state.keys()
         if last:
-            if self.missing:
-                raise ValueError(f"the trainer never sent these weights: {sorted(self.missing)[:5]}")
-            self.global_steps = global_steps
+            missing, self.received = self.parameters - self.received, set()
+            if missing:
+                raise ValueError(f"the trainer never sent these weights: {sorted(missing)[:5]}")
+            self.ready, self.global_steps = True, global_steps
 
     def sample_batch(self, prompts: list[list[int]], seeds: list[int], params: dict[str, Any]) -> list[Response]:
         """Sample one response a prompt, in sub-batches of ``batch_size``; see ``harness.plugin.sampling.sample``."""
-        if self.missing:
-            raise RuntimeError("asked to sample before any weights arrived")
         settings = self._settings(params)
         responses: list[Response] = []
         for start in range(0, len(prompts), self.batch_size):
@@ -110,13 +111,17 @@ class TransformersServer:
                 answers = await loop.run_in_executor(None, sample, self.model, prompts, seeds, settings, self.eos)
             except Exception as error:  # noqa: BLE001  (belongs to the callers who wait)
                 for *_, future in batch:
-                    future.set_exception(error)
+                    if not future.done():  # its caller may have given up
+                        future.set_exception(error)
                 continue
             for (*_, future), answer in zip(batch, answers, strict=True):
-                future.set_result(answer)
+                if not future.done():
+                    future.set_result(answer)
         self._gathering = None
 
     def _settings(self, params: dict[str, Any]) -> SamplingParams:
+        if not self.ready:
+            raise RuntimeError("asked to sample before any weights arrived")
         if params.get("repetition_penalty", 1.0) != 1.0:
             raise NotImplementedError("the transformers rollout has no repetition_penalty")
         limit = params.get("max_tokens") or params.get("max_new_tokens") or self.max_tokens

@@ -1,7 +1,9 @@
 """The real language model, two short steps."""
 
 import pytest
-from e2e.launching import rows, run_dir, train
+from e2e.launching import rows, train
+
+from harness.rundir import find_runs
 
 
 @pytest.mark.slow
@@ -9,7 +11,7 @@ def test_two_steps_of_a_real_language_model(tmp_path):
     """Rewards above zero, responses that end, trainer and rollout that agree in fp32, packed sequences included."""
     train(tmp_path, "experiment=smollm2", "algo=luspo", "seed=60", "trainer.total_training_steps=2",
           "data.max_response_length=48", "trainer.test_freq=-1", "trainer.save_freq=-1")  # fmt: skip
-    run = run_dir(tmp_path, "luspo,max_response_length=48", 60, "smollm2")
+    (run,) = find_runs(tmp_path)
     for step in (1, 2):
         frame = rows(run, step)
         assert len(frame) == 32

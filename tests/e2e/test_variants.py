@@ -30,7 +30,7 @@ def assert_same_responses(a, b):
 def test_two_ranks_on_one_node_or_two(one_rank, tmp_path, ranks):
     """Step-1 responses are the one-rank run's; the rows of both ranks come home with the right updates."""
     train(tmp_path, "algo=luspo_norm", *SHORT, ranks)
-    run = run_dir(tmp_path, f"luspo_norm,{ranks.removeprefix('trainer.')}", 50)
+    (run,) = find_runs(tmp_path)
     assert_same_responses(one_rank, run)
     for step in (1, 2):
         frame, metrics = rows(run, step), run.metrics()[0][step]
@@ -47,7 +47,7 @@ def test_dynamic_batches_and_wandb(one_rank, tmp_path):
     """Micro-batches of varying size do not mix up rows; W&B gets the same numbers, offline."""
     train(tmp_path, "algo=grpo_sum", *SHORT, "tracking=wandb", "actor_rollout_ref.actor.use_dynamic_bsz=true",
           "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=256")  # fmt: skip
-    run = run_dir(tmp_path, "grpo_sum,ppo_max_token_len_per_gpu=256.0,use_dynamic_bsz=True", 50)
+    (run,) = find_runs(tmp_path)
     assert_same_responses(one_rank, run)
     dynamic, static = ordered(rows(run, 1)), ordered(rows(one_rank, 1))
     assert (dynamic["update"] == static["update"]).all()
@@ -103,4 +103,6 @@ def test_failing_cell_does_not_stop_the_others(tmp_path):
     done = train(tmp_path, "algo=gspo", *SHORT, "actor_rollout_ref.actor.ppo_mini_batch_size=4,5", multirun=True,
                  ok=False)  # fmt: skip
     assert "1 of 2 runs are not done" in done.stdout
-    assert run_dir(tmp_path, "gspo,ppo_mini_batch_size=4", 50).status()["state"] == "done"
+    (run,) = find_runs(tmp_path)
+    assert run.manifest()["arm"].endswith("ppo_mini_batch_size=4")
+    assert run.status()["state"] == "done"

@@ -196,8 +196,8 @@ def test_differences_name_both_values_and_what_is_missing() -> None:
         (["algo=luspo", f"{LR}=0.000002"], "luspo,lr=2e-06"),
         (["algo=gspo", f"{LR}=1e-4", "clip=own"], "gspo,clip=own,lr=0.0001"),
         (["algo=luspo", "actor_rollout_ref.actor.ppo_epochs=2"], "luspo,ppo_epochs=2"),
-        (["algo=luspo", "data.shuffle=false"], "luspo,shuffle=False"),
-        (["algo=luspo", "data.shuffle=False"], "luspo,shuffle=False"),
+        (["algo=luspo", "data.shuffle=false"], "luspo,data.shuffle=False"),
+        (["algo=luspo", "data.shuffle=False"], "luspo,data.shuffle=False"),
         (["algo=luspo", "+data.new_key=7"], "luspo,new_key=7"),
         (["algo=luspo", "++data.new_key=-7"], "luspo,new_key=-7"),
         (["algo=luspo", "trainer.save_freq=1", "trainer.logger=[console]", "harness.root=/tmp/x"], "luspo"),
@@ -212,7 +212,7 @@ def test_an_arm_is_called_after_whatever_changes_what_is_learnt(flat: Flat, over
 def test_planned_steps_name_an_arm_where_the_schedule_depends_on_them(flat: Flat) -> None:
     overrides = ["algo=luspo", "trainer.total_training_steps=7", f"{SCHEDULER}=cosine"]
     name = matching.arm_name({**flat("algo=luspo"), SCHEDULER: "cosine"}, overrides)
-    assert name == "luspo,lr_scheduler_type=cosine,total_training_steps=7"
+    assert name == "luspo,lr_scheduler_type=cosine,trainer.total_training_steps=7"
 
 
 def test_the_order_of_overrides_does_not_matter(flat: Flat) -> None:

@@ -49,7 +49,7 @@ def test_what_the_block_says(folder: Path) -> None:
     assert row.split(" | ")[1:] == [f"{c1['text']} (5), {c1['verdict']}", single, "not run |"]
     assert "](results/reference/figure.png)" in text
     assert "finished runs n = 5 of grpo, 5 of gspo, 5 of luspo" in text
-    assert "20 steps on 2 x86_64 cores, 1.00 minutes a run." in text
+    assert "20 steps on 2 cores (x86_64), 1.00 minutes a run." in text
     assert "secret" not in text
     gspo = next(arm for arm in report["experiments"]["tiny"]["arms"] if arm["arm"] == "gspo")
     length = gspo["length at end (tokens)"]

@@ -228,6 +228,13 @@ def test_a_bad_line_elsewhere_is_an_error_with_file_and_line(tmp_path: Path, bad
     assert "\n" not in str(error.value)
 
 
+def test_a_bad_last_line_that_was_finished_is_no_torn_one(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    write_attempt(run, {1: length(5.0)}, tail='{"step": 2, "da\n')
+    with pytest.raises(RunDirError, match=r"metrics\.jsonl:2: "):
+        run.metrics()
+
+
 def test_blank_lines_and_a_missing_metrics_file_are_no_errors(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     run.new_attempt()
