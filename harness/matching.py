@@ -67,7 +67,6 @@ EXECUTION = (
     "*.grad_offload",
     "*.offload_policy",
     "actor_rollout_ref.rollout.agent.num_workers",
-    "actor_rollout_ref.rollout.router_config_path",
     "actor_rollout_ref.rollout.engine_kwargs.transformers.*",
     "actor_rollout_ref.rollout.gpu_memory_utilization",
     "actor_rollout_ref.rollout.trace.*",

@@ -67,8 +67,7 @@ def test_stock_agent_loop_gives_the_same_responses(one_rank, tmp_path):
     """verl's own agent loop and reward workers, one request a response, in place of our batch manager."""
     train(tmp_path, "algo=grpo_sum", *SHORT, "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null",
           "actor_rollout_ref.rollout.agent.agent_loop_config_path=conf/agent_loop.yaml",
-          "actor_rollout_ref.rollout.agent.default_agent_loop=seeded", "reward.num_workers=1",
-          "actor_rollout_ref.rollout.router_config_path=null")  # fmt: skip
+          "actor_rollout_ref.rollout.agent.default_agent_loop=seeded", "reward.num_workers=1")  # fmt: skip
     (run,) = find_runs(tmp_path)
     assert_same_responses(one_rank, run)
 
