@@ -13,17 +13,18 @@ from harness.config import ConfigError
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
 DATA_COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
-# Read nowhere in verl 0.9.1: setting them is a mistake that no error would show. key -> (default, what works).
-UNREAD = {
-    f"{ACTOR}.grad_clip": (1.0, f"{ACTOR}.optim.clip_grad"),
-    f"{ACTOR}.optim.warmup_style": (None, f"{ACTOR}.optim.lr_scheduler_type"),
+# Keys that do not do what they seem to: key -> (default, what verl 0.9.1 does with it, what to set instead).
+MISLEADING = {
+    f"{ACTOR}.grad_clip": (1.0, "reads it nowhere", f"{ACTOR}.optim.clip_grad"),
+    f"{ACTOR}.optim.grad_clip": (None, "lets it overrule clip_grad", f"{ACTOR}.optim.clip_grad"),
+    f"{ACTOR}.optim.warmup_style": (None, "lets it overrule lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type"),
 }
 SEQUENCE_RANGE_LIMIT = 0.05  # the usual ranges of a sequence's mean ratio are a hundred times smaller than a token's
 
 
 def check(flat: dict[str, Any]) -> list[str]:
     """Warnings about a flat resolved configuration; raises ``ConfigError`` at the first thing that cannot work."""
-    _unread_keys(flat)
+    _misleading_keys(flat)
     _unsupported(flat)
     _batch_sizes(flat)
     _model_folder(flat)
@@ -32,10 +33,10 @@ def check(flat: dict[str, Any]) -> list[str]:
     return list(_warnings(flat))
 
 
-def _unread_keys(flat: dict[str, Any]) -> None:
-    for key, (default, instead) in UNREAD.items():
+def _misleading_keys(flat: dict[str, Any]) -> None:
+    for key, (default, what, instead) in MISLEADING.items():
         if flat.get(key, default) != default:
-            raise ConfigError(f"{key}={flat[key]}: verl reads this key nowhere; set {instead}")
+            raise ConfigError(f"{key}={flat[key]}: verl {what}; set {instead}")
 
 
 def _unsupported(flat: dict[str, Any]) -> None:
@@ -44,6 +45,12 @@ def _unsupported(flat: dict[str, Any]) -> None:
     if flat[f"{ACTOR}.policy_loss.loss_mode"] == "geo_mean" and flat[f"{ACTOR}.use_dynamic_bsz"]:
         raise ConfigError(
             f"geo_mean averages over the micro-batch, so {ACTOR}.use_dynamic_bsz=true would change it; set it to false"
+        )
+    norm = flat[f"{ACTOR}.loss_agg_mode"] == "seq-mean-token-sum-norm"
+    if norm and flat[f"{ACTOR}.loss_scale_factor"] is None:
+        raise ConfigError(
+            f"{ACTOR}.loss_scale_factor must be a number of tokens with seq-mean-token-sum-norm: at null verl divides "
+            "by the width of whatever micro-batch a response is in"
         )
     if flat["trainer.v1.trainer_mode"] != "sync":
         raise ConfigError(

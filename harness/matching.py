@@ -93,7 +93,14 @@ OPTIMIZER = "actor_rollout_ref.actor.optim"
 # Groups of the command line that are named elsewhere in a run's path, or cannot change what is learnt.
 NOT_IN_ARM = ("algo", "clip", "experiment", "seed", "sweep", "tracking")
 # Of our own keys, which are no part of the fingerprint themselves, the ones that change others that are.
-HARNESS_IN_ARM = ("harness.asset_seed", "harness.mean_length", "harness.own_clip.*", "harness.sequence_clip.*")
+HARNESS_IN_ARM = (
+    "harness.asset_seed",
+    "harness.mean_length",
+    "harness.ratio",
+    "harness.own_clip*",
+    "harness.sequence_clip*",
+    "harness.clip_range*",
+)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def frame(rows: list[dict[str, Any]], step: int, rows_per_update: int) -> pd.Dat
     sequences.insert(0, "step", step)
     sequences.insert(3, "update", np.arange(len(rows)) // rows_per_update + 1)
     sequences = sequences[sequences["tokens"] > 0].reset_index(drop=True)
-    floats = sequences.select_dtypes("float64").columns  # float32 on their way here; nothing is lost
+    floats = sequences.select_dtypes("float64").columns  # they were float32 in the loss
     return sequences.astype(dict.fromkeys(floats, "float32"))
 
 
@@ -37,6 +37,7 @@ def step_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
     A value that does not exist (the clip fraction where nothing was off-policy, the length of right answers where
     none was right) is left out, so it is missing in the record and not 0.
     """
+    updates, sequences = sequences, sequences.drop_duplicates(["prompt_id", "sample"])  # ppo_epochs repeats responses
     tokens = sequences["tokens"]
     right, wrong, truncated = sequences["accuracy"] == 1, sequences["accuracy"] == 0, sequences["truncated"]
     groups = sequences.groupby("prompt_id")["reward"]
@@ -52,16 +53,17 @@ def step_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
         "reward": sequences["reward"].mean(),
         "accuracy": sequences["accuracy"].mean(),
         "groups_without_variance": (groups.max() == groups.min()).mean(),
-        "ppo_kl": -np.average(sequences["log_ratio"], weights=tokens),
-        "entropy": np.average(sequences["entropy"], weights=tokens),
+        "ppo_kl": -np.average(updates["log_ratio"], weights=updates["tokens"]),
         "tokens": float(tokens.sum()),
         "responses": float(len(sequences)),
     }
     for part in (name for name in sequences if str(name).startswith("reward_")):
         metrics[str(part)] = sequences[part].mean()
+    if "entropy" in sequences:
+        metrics["entropy"] = np.average(sequences["entropy"], weights=tokens)
     if "rollout_gap" in sequences:
         metrics["rollout_gap"] = np.average(sequences["rollout_gap"].abs(), weights=tokens)
-    metrics.update(clip_metrics(sequences, loss_mode))
+    metrics.update(clip_metrics(updates, loss_mode))
     return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
 
 

@@ -88,9 +88,10 @@ def response_rows(config: ActorConfig, log_prob: torch.Tensor, data: TensorDict)
         "clipped": clipped.sum(-1).tolist(),
         "kept_ratio": (ratio * ~clipped * per_token).sum(-1).tolist(),
         "pull": (gradient.abs().sum(-1) / float(data["dp_size"])).tolist(),
-        "entropy": (padded["entropy"] * per_token).sum(-1).tolist(),
         "response_hash": [crc32(ids.cpu().numpy().tobytes()) for ids in data["responses"].unbind()],
     }
+    if "entropy" in padded:  # verl skips it where it takes the rollout's log-probabilities as the old ones
+        columns["entropy"] = (padded["entropy"] * per_token).sum(-1).tolist()
     if "rollout_log_probs" in padded:
         columns["rollout_gap"] = ((old_log_prob - padded["rollout_log_probs"]) * per_token).sum(-1).tolist()
     info = [extra.get("reward_extra_info", {}) for extra in _column(data, "extra_fields", len(tokens))]

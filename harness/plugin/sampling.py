@@ -29,7 +29,7 @@ class SamplingParams:
 
 def response_seed(seed: int, step: int, prompt_id: int, sample: int) -> int:
     """The 63-bit seed of one response: a hash of what identifies it. The algorithm is deliberately no part of it, so
-    matched runs draw the same step-1 responses; ``prompt_id`` is unique over training and validation data."""
+    matched runs draw the same step-1 responses; ``prompt_id`` is unique within a data file."""
     text = f"{seed}/{step}/{prompt_id}/{sample}"
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 

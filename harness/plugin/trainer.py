@@ -92,7 +92,7 @@ class RecordingTrainer(PPOTrainerSync):
         rows_per_update = actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n
         sequences = own.frame(self.tap.rows, global_steps, rows_per_update)
         metrics.update(own.step_metrics(sequences, actor.policy_loss.loss_mode))
-        self.cumulative_tokens += float(sequences["tokens"].sum())
+        self.cumulative_tokens += metrics["tokens"]
         norms = self.tap.grad_norms
         metrics.update(
             cumulative_tokens=self.cumulative_tokens,
