@@ -21,7 +21,8 @@ from harness.rundir import RunDir
 
 # What every Ray worker needs in its environment, besides what conf/cluster sets: on a cluster that was started
 # before, workers inherit the raylet's environment and not this process's.
-FORWARDED = ("HARNESS_ASSETS", "PYTHONPATH", "WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "HF_HOME")
+# No secret is among them: verl prints and logs its configuration. W&B finds its key through `wandb login` on the nodes.
+FORWARDED = ("HARNESS_ASSETS", "PYTHONPATH", "WANDB_MODE", "WANDB_BASE_URL", "HF_HOME")
 
 
 def main() -> int:
