@@ -89,7 +89,8 @@ def _batch_sizes(flat: dict[str, Any]) -> None:
 
 def _nearest(total: int, wanted: int) -> str:
     divisors = [d for d in range(1, total + 1) if total % d == 0]
-    return " or ".join(str(d) for d in sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:2]))
+    below, above = [d for d in divisors if d < wanted], [d for d in divisors if d > wanted]
+    return " or ".join(str(d) for d in ([*below[-1:], *above[:1]] if above else below[-2:]))
 
 
 def _model_folder(flat: dict[str, Any]) -> None:
