@@ -63,6 +63,7 @@ def test_dynamic_batches_and_wandb(one_rank, tmp_path):
         assert text.encode() in logged
 
 
+@pytest.mark.slow
 def test_stock_agent_loop_gives_the_same_responses(one_rank, tmp_path):
     """verl's own agent loop and reward workers, one request a response, in place of our batch manager."""
     train(tmp_path, "algo=grpo_sum", *SHORT, "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null",
