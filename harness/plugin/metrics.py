@@ -73,7 +73,7 @@ def clip_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
 
     ``clip_frac_token`` = clipped tokens / tokens; ``clip_frac_seq`` = mean over responses of their clipped share, which
     for sequence-level losses is the share of clipped responses. Numerators and denominators are there too, so any
-    longer window pools exactly. ``ratio_noise`` = root mean square of the log-ratio at the first update: 0 but for rounding.
+    longer window pools exactly. ``ratio_noise`` = root mean square of log_ratio at the first update: rounding alone.
     """
     on_policy = sequences[sequences["update"] == 1]
     metrics = {"ratio_noise": float(np.sqrt((on_policy["log_ratio"] ** 2).mean()))}
