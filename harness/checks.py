@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.config import ConfigError
+from harness.launch import intact
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
@@ -28,6 +29,7 @@ def check(flat: dict[str, Any]) -> list[str]:
     _unsupported(flat)
     _batch_sizes(flat)
     _model_folder(flat)
+    _fork_point(flat)
     for key in ("data.train_files", "data.val_files"):
         _data_file(flat, key)
     return list(_warnings(flat))
@@ -104,6 +106,14 @@ def _model_folder(flat: dict[str, Any]) -> None:
         raise ConfigError(f"{path} has no weights (*.safetensors or pytorch_model*.bin); {how}")
     if not any((path / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         raise ConfigError(f"{path} has no tokenizer files; {how}")
+
+
+def _fork_point(flat: dict[str, Any]) -> None:
+    folder = flat["harness.fork_from"]
+    if folder and not intact(Path(folder)):
+        raise ConfigError(
+            f"harness.fork_from={folder}: no whole checkpoint; a run's are in checkpoints/global_step_<n>"
+        )
 
 
 def _data_file(flat: dict[str, Any], key: str) -> None:

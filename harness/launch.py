@@ -60,7 +60,7 @@ def resume_point(run: RunDir) -> tuple[int, Path | None]:
     complete = 0
     while complete + 1 in recorded:
         complete += 1
-    usable = [(step, folder) for step, folder in _checkpoints(run) if step <= complete and _intact(folder)]
+    usable = [(step, folder) for step, folder in checkpoints(run) if step <= complete and intact(folder)]
     return max(usable, default=(0, None), key=lambda pair: pair[0])
 
 
@@ -69,7 +69,7 @@ def drop_checkpoints(run: RunDir, resume: int, keep: int) -> None:
 
     verl remembers what to delete in memory only, so what an earlier attempt left would stay for ever.
     """
-    folders = sorted(_checkpoints(run))
+    folders = sorted(checkpoints(run))
     kept = [step for step, _ in folders if step <= resume][-keep:]
     for step, folder in folders:
         if step not in kept:
@@ -130,14 +130,15 @@ def failure(attempt: Path, returncode: int) -> str:
     return errors[-1] if errors else f"the training process ended with status {returncode}; see {attempt / 'log.txt'}"
 
 
-def _checkpoints(run: RunDir) -> Iterator[tuple[int, Path]]:
+def checkpoints(run: RunDir) -> Iterator[tuple[int, Path]]:
+    """Step and folder of each of the run's checkpoints, whole or not."""
     for folder in run.checkpoints.glob("global_step_*"):
         number = folder.name.removeprefix("global_step_")
         if number.isdigit():
             yield int(number), folder
 
 
-def _intact(checkpoint: Path) -> bool:
+def intact(checkpoint: Path) -> bool:
     """Whether all files are whole. verl writes data.pt last; torch's files are zip archives, which end in an index."""
     shards = list((checkpoint / "actor").glob("*.pt"))
     return bool(shards) and all(

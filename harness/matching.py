@@ -87,6 +87,7 @@ CONTENT = {
     "data.train_files": "hash.train_data",
     "data.val_files": "hash.heldout_data",
     "actor_rollout_ref.model.path": "hash.model",
+    "harness.fork_from": "hash.fork",
 }
 STEPS = "trainer.total_training_steps"
 OPTIMIZER = "actor_rollout_ref.actor.optim"
@@ -156,7 +157,9 @@ def content_hashes(flat: dict[str, Any]) -> dict[str, str]:
     """
     hashes = {}
     for key, name in CONTENT.items():
-        value = flat[key]
+        value = flat.get(key)
+        if value is None:  # only forks start from a checkpoint
+            continue
         paths = [Path(p).expanduser() for p in (value if isinstance(value, list) else [value])]
         hashes[name] = digest([_hash_path(p) if p.exists() else str(p) for p in paths])
     return hashes

@@ -47,6 +47,8 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
         flat, built = flatten(config), flatten(build_assets(config))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
+    if built["harness.fork_from"]:
+        built["harness.fork_from"] = str(ROOT / built["harness.fork_from"])
     warnings = checks.check(built)
     kinds = matching.classify(flat, matching.content_hashes(built))
     arm = matching.arm_name(flat, overrides)
@@ -110,12 +112,15 @@ def train(config: DictConfig, overrides: list[str], console: Console, report: An
             open_run(run, manifest, config)
             if report:
                 report(run)
-            return _train_locked(run, manifest["planned_steps"], console, quiet=report is not None)
+            start = config.harness.fork_from
+            start = ROOT / start if start else None
+            return _train_locked(run, manifest["planned_steps"], start, console, quiet=report is not None)
     except Timeout:
         raise ConfigError(f"{run.path} is being trained by another process on this machine") from None
 
 
-def _train_locked(run: RunDir, planned: int, console: Console, quiet: bool) -> str:
+def _train_locked(run: RunDir, planned: int, start: Path | None, console: Console, quiet: bool) -> str:
+    """``start``: the checkpoint of another run to begin with, where the run has none of its own."""
     if run.last_step() >= planned and run.status().get("state") == "done":
         run.write_status("done", planned_steps=planned)
         console.print(f"{run.path} is done ({run.last_step()} steps), skipped", highlight=False, soft_wrap=True)
@@ -131,11 +136,11 @@ def _train_locked(run: RunDir, planned: int, console: Console, quiet: bool) -> s
     state, error = "incomplete", "interrupted"
     try:
         if quiet:
-            status, error = train_process(run, attempt, checkpoint, lambda: None)
+            status, error = train_process(run, attempt, checkpoint or start, lambda: None)
         else:
             with Monitor(console) as monitor:
                 monitor.watch(run)
-                status, error = train_process(run, attempt, checkpoint, monitor.update)
+                status, error = train_process(run, attempt, checkpoint or start, monitor.update)
         reached = run.last_step()
         state = "done" if status == 0 and reached >= planned else "failed"
         if state == "failed" and error is None:
