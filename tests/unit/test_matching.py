@@ -282,7 +282,7 @@ def test_content_hashes_follow_the_content_and_not_the_place(flat: Flat, tmp_pat
         hashes.append(
             matching.content_hashes(with_paths(flat("algo=luspo"), folder / "model", str(folder / "data.parquet")))
         )
-    assert set(hashes[0]) == set(matching.CONTENT.values())
+    assert set(hashes[0]) == set(matching.CONTENT.values()) - {"hash.fork"}  # only forks start from a checkpoint
     assert hashes[0] == hashes[1]
     assert {key for key in hashes[0] if hashes[0][key] != hashes[2][key]} == {"hash.model"}
     assert {key for key in hashes[0] if hashes[0][key] != hashes[3][key]} == {"hash.train_data", "hash.heldout_data"}
@@ -301,6 +301,17 @@ def test_content_hashes_see_a_renamed_file_and_the_order_of_data_files(flat: Fla
     renamed = matching.content_hashes(with_paths(flat("algo=luspo"), model, paths))
     assert before["hash.train_data"] != turned["hash.train_data"]
     assert before["hash.model"] == turned["hash.model"] != renamed["hash.model"]
+
+
+def test_forks_from_other_checkpoints_are_not_matched(flat: Flat, tmp_path: Path) -> None:
+    hashes = []
+    for weights in (b"1", b"1", b"2"):
+        folder = tmp_path / str(len(hashes))
+        folder.mkdir()
+        (folder / "weights.pt").write_bytes(weights)
+        forked = with_paths(flat("algo=luspo"), Path("org/model"), "no.parquet") | {"harness.fork_from": str(folder)}
+        hashes.append(matching.content_hashes(forked)["hash.fork"])
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_a_model_that_is_no_folder_stands_for_itself(flat: Flat) -> None:
