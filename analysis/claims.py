@@ -18,6 +18,7 @@ from analysis.quantities import QUANTITIES, Run
 
 CLAIMS = Path(__file__).parents[1] / "results" / "paper" / "claims.yaml"
 NEUTRAL = {"ratio": 1.0}  # no effect, in the unit; 0 in all others
+DIGITS = {"sd of length": 3}  # decimals shown; 1 in all others
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,10 @@ class Result:
 
     def _number(self, effect: float) -> str:
         value = self.claim.natural(effect)
-        return three_digits(value) if self.claim.unit == "ratio" else f"{round(value, 1) + 0.0:+.1f}"
+        if self.claim.unit == "ratio":
+            return three_digits(value)
+        digits = DIGITS.get(self.claim.unit, 1)
+        return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def three_digits(value: float) -> str:

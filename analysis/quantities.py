@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis import length_pressure
 from analysis.intervals import log_ratio
-from analysis.load import Runs
+from analysis.load import AnalysisError, Runs
 
 Window = tuple[int, int]  # first and last step, both inside
 CLIP_LOW, CLIP_HIGH = (f"actor_rollout_ref.actor.clip_ratio_{side}" for side in ("low", "high"))
@@ -49,7 +50,14 @@ class Run:
     @cached_property
     def responses(self) -> pd.DataFrame:
         """The run's recorded responses of all planned steps: step, advantage, log_ratio, tokens, clipped."""
-        columns = ["step", "advantage", "log_ratio", "tokens", "clipped"]
+        return self._recorded("step", "advantage", "log_ratio", "tokens", "clipped")
+
+    @cached_property
+    def grouped_responses(self) -> pd.DataFrame:
+        """The same with what length pressure needs: ``length_pressure.COLUMNS`` and accuracy."""
+        return self._recorded(*length_pressure.COLUMNS, "accuracy")
+
+    def _recorded(self, *columns: str) -> pd.DataFrame:
         frame = self.source.select(run=self.name).sequences(columns)
         steps = frame["step"].nunique()
         if steps < self.planned:
@@ -179,6 +187,24 @@ def positive_share(run: Run, window: str) -> float:
     return 100 * float(kept.clip(lower=0).sum() / kept.abs().sum() - 0.5)
 
 
+def loss_bias(run: Run, window: str) -> float:
+    """Normalised length pressure of the run's loss minus that of c = A, in standard deviations of length.
+
+    Mean over all updates of the window's steps, each step's first included, where nothing is clipped but 1/|y| acts;
+    spread and standard deviation pooled over the same updates (``length_pressure.loss_bias``).
+    """
+    return _defined(length_pressure.loss_bias(*_pressed(run, window)))
+
+
+def pressure_slope(run: Run, window: str) -> float:
+    """Slope of the length pressure on a prompt's group on the group's accuracy, by least squares: standard deviations
+    of length from accuracy 0 to 1. Over the groups of the window that have both right and wrong responses."""
+    prompts = length_pressure.prompt_pressure(*_pressed(run, window))
+    if prompts["accuracy"].nunique() < 2:
+        raise MissingError("groups with an advantage are all of one accuracy, or there is none")
+    return _defined(float(stats.linregress(prompts["accuracy"], prompts["value"]).slope))
+
+
 def accuracy_at_equal_tokens(runs: Sequence[Run], window: str) -> list[float]:
     """Mean accuracy in hundredths of each run over one and the same stretch of tokens spent on training.
 
@@ -214,9 +240,28 @@ QUANTITIES: dict[str, Callable[[Sequence[Run], str], list[float]]] = {
     "clipped_negatives": each(clipped_negatives),
     "clip_higher": each(clip_higher),
     "positive_share": each(positive_share),
+    "loss_bias": each(loss_bias),
+    "pressure_slope": each(pressure_slope),
 }
 
 
 def _negatives(clipped: pd.DataFrame) -> float:
     negative, positive = (max((clipped["advantage"] * sign > 0).sum(), LEAST_COUNT) for sign in (-1, 1))
     return log_ratio(float(negative), float(positive))
+
+
+def _pressed(run: Run, window: str) -> tuple[pd.DataFrame, str]:
+    """The responses of the window's steps and the loss that the run trained with (``length_pressure.loss_of``)."""
+    first, last = run.windows[window]
+    try:
+        loss = length_pressure.loss_of(run.manifest)
+    except AnalysisError as error:
+        raise MissingError(str(error)) from None
+    return run.grouped_responses[run.grouped_responses["step"].between(first, last)], loss
+
+
+def _defined(value: float) -> float:
+    """The value; without one the loss has no direction or lengths do not differ."""
+    if math.isnan(value):
+        raise MissingError("no length pressure: no advantage is kept, or all lengths are equal")
+    return value

@@ -1,0 +1,173 @@
+"""Figures of length pressure: the values that are drawn, and the example in which length decides who is clipped."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy import stats
+
+from analysis import AnalysisError
+from analysis.length_pressure import TERMS
+from analysis.pressure_figures import (
+    clip_range_curves,
+    decomposition_bars,
+    length_clipping_curves,
+    length_clipping_frame,
+    pressure_curves,
+)
+
+ADAM = "not the answer of Adam or of the plain gradient"
+
+
+def frame_of(arms: Mapping[str, Sequence[float]], steps: int = 4) -> pd.DataFrame:
+    """As ``pressure_frame``: of each arm a run per value; total = value * step +- 1 in two updates, bias half of it."""
+    records = []
+    for arm, values in arms.items():
+        for seed, value in enumerate(values):
+            keys = {
+                "run": f"x/{arm}/seed={seed}",
+                "experiment": "x",
+                "arm": arm,
+                "algo": arm.split(",")[0],
+                "seed": seed,
+            }
+            for step in range(1, steps + 1):
+                for update, off in ((1, -1), (2, 1)):
+                    of_term = {**dict.fromkeys(TERMS, 0.0), "total": value * step + off, "bias": value * step / 2}
+                    where = {"step": step, "update": update, "loss": keys["algo"], "length_sd": 2.0}
+                    records += [{**keys, **where, "term": term, "value": v} for term, v in of_term.items()]
+    return pd.DataFrame(records)
+
+
+def means_of(arms: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+    """As ``run_means``: term number t of a run is its arm's value times t."""
+    frame = frame_of(arms, steps=1).query("update == 1").drop(columns=["step", "update"])
+    value = {f"x/{arm}/seed={seed}": v for arm, values in arms.items() for seed, v in enumerate(values)}
+    times = frame["term"].map({term: at + 1 for at, term in enumerate(TERMS)})
+    frame["value"] = frame["run"].map(value) * times
+    return frame.assign(in_sd=frame["value"] / frame["length_sd"])
+
+
+def words(figure: Figure) -> str:
+    found = [text.get_text() for text in figure.texts]
+    found += [text.get_text() for ax in figure.axes for text in ax.texts]
+    return " ".join(" ".join(found).split())
+
+
+def figure(ax: Axes) -> Figure:
+    found = ax.get_figure(root=True)
+    assert found is not None
+    return found
+
+
+def test_curves_are_means_over_updates_then_runs_with_t_bands() -> None:
+    drawn = pressure_curves(frame_of({"gspo": [1.0, 2.0, 6.0], "luspo": [0.0, 0.0, 0.0]}))
+    total, bias = drawn.axes
+    (gspo, _) = (np.asarray(line.get_xydata()) for line in total.lines if line.get_gid() == "mean")
+    assert gspo == pytest.approx(np.column_stack([[1, 2, 3, 4], [3, 6, 9, 12]]))
+    (half, _) = (np.asarray(line.get_xydata()) for line in bias.lines if line.get_gid() == "mean")
+    assert half[:, 1] == pytest.approx([1.5, 3, 4.5, 6])
+    band = np.asarray(total.collections[0].get_paths()[0].vertices)
+    assert band[band[:, 0] == 1, 1].max() == pytest.approx(3 + 4.302653 * math.sqrt(7 / 3), rel=1e-6)
+    assert total.get_ylim() == bias.get_ylim()
+    assert ADAM in words(drawn)
+    assert "n = 3 per arm" in words(drawn)
+
+
+def test_curves_are_of_one_loss() -> None:
+    frame = frame_of({"gspo": [1.0]})
+    with pytest.raises(AnalysisError, match="x/gspo/seed=0: 2 losses"):
+        pressure_curves(pd.concat([frame, frame.assign(loss="luspo")]))
+
+
+def test_bars_and_whiskers() -> None:
+    ax = decomposition_bars(means_of({"luspo": [1.0, 1.0, 4.0], "gspo": [-1.0, -2.0, -3.0]}))
+    heights = np.array([[bar.get_height() for bar in bars] for bars in ax.containers if len(bars) == len(TERMS)])
+    assert heights == pytest.approx(np.outer([-2, 2], np.arange(1, 7)))  # gspo first
+    segments = np.array(
+        [line for bar in ax.containers if hasattr(bar, "has_yerr") for line in bar[2][0].get_segments()]
+    )
+    assert segments[0][:, 1] == pytest.approx(-2 + 4.302653 / math.sqrt(3) * np.array([-1, 1]), rel=1e-6)
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["gspo (n = 3)", "luspo (n = 3)"]
+    assert ADAM in words(figure(ax))
+    assert "Approximate" not in words(figure(ax))
+    two = decomposition_bars(means_of({"grpo": [1.0, 2.0]}), value="in_sd")
+    assert [bar.get_extents().transformed(two.transData.inverted()).height for bar in two.patches][:2] == pytest.approx(
+        [0.75, 1.5]
+    )
+    assert "Student" not in words(figure(two))
+    assert "Approximate" in words(figure(two))
+
+
+def test_clip_ranges_have_a_panel_for_each_arm() -> None:
+    records = []
+    for arm in ("gspo", "luspo"):
+        for seed in range(3):
+            keys = {"run": f"x/{arm}/seed={seed}", "experiment": "x", "arm": arm, "algo": arm, "seed": seed}
+            for loss, sign in (("gspo", -1), ("luspo", 1)):
+                for skew in (0.75, 1.0):
+                    for width in (1e-3, 1e-2):
+                        value = sign * width * 10 * (1 if skew < 1 else 0) * (seed + 1)
+                        records.append({**keys, "loss": loss, "width": width, "skew": skew, "value": value})
+    drawn = clip_range_curves(pd.DataFrame(records))
+    assert [ax.get_title(loc="left") for ax in drawn.axes] == ["responses of gspo", "responses of luspo"]
+    lines = {(line.get_color(), line.get_linestyle()): line.get_ydata() for line in drawn.axes[0].lines[:4]}
+    assert lines[("#E69F00", "-")] == pytest.approx([-0.02, -0.2])
+    assert lines[("#009E73", ":")] == pytest.approx([0, 0])
+    assert ADAM in words(drawn)
+    assert "low = 0.75 x high" in words(drawn)
+
+
+def by_integrals(loss: str, noise: float, low: float, high: float) -> float:
+    """The example in closed form: E[s^k; kept] of a log-normal ratio, from the normal distribution function."""
+    cells = []  # probability, length, E c, E c^2
+    for length in (20, 200):
+        for sign in (1, -1):
+            sd = noise / math.sqrt(length)
+            mean = 0.5 * sd * sign
+            low_end, high_end = (-np.inf, math.log1p(high)) if sign > 0 else (math.log1p(-low), np.inf)
+            moments = [
+                math.exp(k * mean + (k * sd) ** 2 / 2)
+                * np.diff(stats.norm.cdf((np.array([low_end, high_end]) - mean) / sd - k * sd))[0]
+                for k in (1, 2)
+            ]
+            weight = sign / length if loss == "gspo" else sign
+            cells.append((0.25, length, weight * moments[0], weight**2 * moments[1]))
+    share, length, first, second = np.array(cells).T
+    return float(share @ (first * (length - 110)) / math.sqrt(share @ second - (share @ first) ** 2))
+
+
+@pytest.mark.parametrize("clip", [(2e-3, 2.5e-3), (2.25e-3, 2.25e-3)])
+def test_clipping_that_depends_on_length(clip: tuple[float, float]) -> None:
+    frame = length_clipping_frame([0.007, 0.02, 0.05], [clip])
+    for row in frame.itertuples():
+        assert row.value == pytest.approx(by_integrals(str(row.loss), float(str(row.noise)), *clip), abs=0.02)
+    found = frame[frame["noise"] == 0.02].set_index("loss")["value"]
+    expected = {"gspo": -1.57, "luspo": 0.95} if clip[0] < clip[1] else {"gspo": 0.0, "luspo": 0.0}
+    for loss, value in expected.items():
+        assert found[loss] == pytest.approx(value, abs=0.02 if clip[0] < clip[1] else 0.1)
+
+
+def test_the_example_is_drawn_with_its_values() -> None:
+    data = length_clipping_frame([0.01, 0.02, 0.04], points=401)
+    ax = length_clipping_curves(data)
+    solid = [line for line in ax.lines if line.get_linestyle() == "-" and np.shape(line.get_xdata()) == (3,)]
+    gspo = data.query("loss == 'gspo' and low < high")
+    assert np.asarray(solid[0].get_ydata()) == pytest.approx(gspo["value"].to_numpy())
+    text = words(figure(ax))
+    assert f"{gspo['value'].iloc[1]:+.2f}" in text
+    assert "Solid: range 0.002/0.0025; dotted: range 0.00225/0.00225." in text
+    assert ADAM in text
+
+
+def test_all_of_them_render() -> None:
+    arms = {"gspo": [1.0], "gspo,clip=own": [1.0, 2.0], "grpo": [2.0, 3.0, 1.0]}
+    for drawn in (pressure_curves(frame_of(arms), smooth=3), figure(decomposition_bars(means_of(arms)))):
+        FigureCanvasAgg(drawn).draw()
