@@ -58,4 +58,4 @@ bench: setup  ## seconds per step and to the first step, beside TRL and bare ver
 	$(PY) tests/bench/bench.py
 
 clean:  ## delete what can be made again: environment, caches, assets (never runs)
-	rm -rf $(VENV) $(VENV)-bench results/assets .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(VENV)-bench results/assets results/.cache .pytest_cache .ruff_cache *.egg-info

@@ -2,17 +2,21 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from harness.rundir import STANDARD_METRICS, RunDir, RunDirError, find_runs, is_trained
+from analysis.cache import cache_folder
+from analysis.frames import Table, read_eval, read_metrics, read_sequences, stacked
+from harness.rundir import EVAL_COLUMNS, STANDARD_METRICS, RunDir, RunDirError, find_runs
 
 KEYS = ("run", "experiment", "arm", "algo", "seed")  # what names a row of every frame
+UNKNOWN = "unknown"  # what `require_matched` is told to let runs pass whose settings are not recorded
 MAX_KEYS_NAMED = 8
 
 
@@ -31,11 +35,13 @@ class Runs:
         exist. NaN is missing: a row of validation only (step 0, a resume) has NaN in all training metrics, so a count
         of training steps must count values, not rows.
     manifests: run -> its ``manifest.json``.
+    cache: folder that keeps what is read from files (``analysis.cache``), None: none.
     """
 
     runs: pd.DataFrame
     metrics: pd.DataFrame
     manifests: dict[str, dict[str, Any]]
+    cache: Path | None = None
 
     def select(self, **where: Any) -> "Runs":
         """The runs whose columns have the given values (one value or several), e.g. ``select(arm=["gspo", "luspo"])``.
@@ -57,50 +63,99 @@ class Runs:
             runs.reset_index(drop=True),
             self.metrics[self.metrics["run"].isin(names)].reset_index(drop=True),
             {run: manifest for run, manifest in self.manifests.items() if run in names},
+            self.cache,
         )
 
     def sequences(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per response of all steps: ``KEYS``, then ``columns`` (all by default; ``rundir.SEQUENCE_COLUMNS``).
 
-        Read from disk at each call and not kept: select runs and columns first where there are many. Without any file
-        the frame is empty. Raises ``AnalysisError`` naming a file that cannot be read or lacks a column.
+        Read from disk, or the cache, at each call and not held: select runs and columns first where there are many.
+        Without any file the frame is empty. Raises ``AnalysisError`` naming a file that cannot be read or lacks a
+        column.
         """
-        parts = []
-        for row in self.runs.to_dict("records"):
-            for file in RunDir(Path(row["path"])).sequences().values():
-                part = _read_parquet(file, columns)
-                for at, key in enumerate(KEYS):
-                    part.insert(at, key, row[key])
-                parts.append(part)
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, *(columns or ())])
+        found = ((row, list(RunDir(Path(row["path"])).sequences().values())) for row in self.runs.to_dict("records"))
+        parts = ((row, read_sequences(files, columns, row["path"], self.cache)) for row, files in found if files)
+        return _stack(parts, KEYS, columns or ())
+
+    def evals(self, benchmark: str | None = None) -> pd.DataFrame:
+        """One row per question and sample of one benchmark or all: ``KEYS``, benchmark, ``rundir.EVAL_COLUMNS``.
+
+        Without any evaluation the frame is empty. Raises ``AnalysisError`` naming a file that cannot be read, lacks a
+        column or has a row twice.
+        """
+        found = ((row, RunDir(Path(row["path"])).evals()) for row in self.runs.to_dict("records"))
+        named = (({**row, "benchmark": name}, file) for row, files in found for name, file in files.items())
+        parts = ((row, read_eval(file)) for row, file in named if benchmark in (None, row["benchmark"]))
+        return _stack(parts, (*KEYS, "benchmark"), tuple(EVAL_COLUMNS))
 
 
-def load_runs(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> Runs:
+def load_runs(paths: str | PathLike[str] | Iterable[str | PathLike[str]], cache: bool = True) -> Runs:
     """Load every run directory at or below ``paths`` (one path or several).
 
-    Raises ``AnalysisError``: no run found, the same run in two places, a file that is missing, broken or of a newer
-    schema. A torn last line of a metrics file is dropped and noted in ``warnings`` of its run.
+    ``cache``: keep what is read as Parquet in ``analysis.cache.cache_folder()`` and read it from there as long as the
+    run's files are unchanged; manifest and status are always read anew. Raises ``AnalysisError``: no run found, the
+    same run in two places, a file that is missing, broken or of a newer schema. A torn last line of a metrics file is
+    dropped and noted in ``warnings`` of its run.
     """
     roots = [Path(p) for p in ([paths] if isinstance(paths, str | PathLike) else paths)]
     found = {rundir.path.resolve(): rundir for root in roots for rundir in find_runs(root)}
     if not found:
         looked = ", ".join(str(root) if root.exists() else f"{root} (does not exist)" for root in roots)
         raise AnalysisError(f"no runs found: no manifest.json at or below {looked or 'no path at all'}")
-    rows, records, manifests = [], [], {}
-    for rundir in found.values():
-        row, metrics, manifest = _load_one(rundir)
-        if row["run"] in manifests:  # a copy would be averaged as if it were another seed
-            other = next(r["path"] for r in rows if r["run"] == row["run"])
-            raise AnalysisError(f"run {row['run']} is there twice: {other} and {rundir.path}; give one of them")
-        rows.append(row)
-        records += metrics
-        manifests[row["run"]] = manifest
-    frame = pd.DataFrame.from_records(records, columns=None if records else [*KEYS, "step"])
-    keys = [*KEYS, "step"]
-    extra = [column for column in frame.columns if column not in {*keys, *STANDARD_METRICS}]
-    frame = frame.reindex(columns=[*keys, *STANDARD_METRICS, *extra])
-    frame = frame.astype(dict.fromkeys((*STANDARD_METRICS, *extra), float))
-    return Runs(pd.DataFrame.from_records(rows), frame, manifests)
+    folder = cache_folder() if cache else None
+    return assemble((_load_one(rundir, folder) for rundir in found.values()), folder)
+
+
+def assemble(parts: Iterable[tuple[dict[str, Any], Table, dict[str, Any]]], cache: Path | None = None) -> Runs:
+    """``Runs`` of each run's row of ``runs`` (``run_row``), its metrics and its manifest.
+
+    Raises ``AnalysisError`` if two have the same name.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    tables, manifests = [], {}
+    for row, table, manifest in parts:
+        run = row["run"]
+        if run in rows:  # a copy would be averaged as if it were another seed
+            raise AnalysisError(f"run {run} is there twice: {rows[run]['path']} and {row['path']}; give one of them")
+        rows[run] = row
+        tables.append(table)
+        manifests[run] = manifest
+    runs = pd.DataFrame.from_records(list(rows.values()))
+    whole = stacked(tables, STANDARD_METRICS)
+    keys = runs[list(KEYS)].take(np.repeat(np.arange(len(runs)), [len(table.steps) for table in tables]))
+    keys = keys.reset_index(drop=True).assign(step=whole.steps)
+    metrics = pd.concat([keys, pd.DataFrame(whole.values, columns=whole.names)], axis=1)
+    return Runs(runs, metrics, manifests, cache)
+
+
+def run_row(
+    manifest: Mapping[str, Any],
+    *,
+    state: str,
+    last_step: int,
+    path: str,
+    warnings: Iterable[str],
+    minutes: float = math.nan,
+    error: str = "",
+) -> dict[str, Any]:
+    """A row of ``Runs.runs``. Raises KeyError for what the manifest lacks."""
+    experiment, arm, algo, seed = (manifest[key] for key in ("experiment", "arm", "algo", "seed"))
+    return {
+        "run": f"{experiment}/{arm}/seed={int(seed)}",
+        "experiment": experiment,
+        "arm": arm,
+        "algo": algo,
+        "seed": int(seed),
+        "clip": manifest.get("clip", ""),
+        "fingerprint": manifest["fingerprint"],
+        "state": state,
+        "last_step": last_step,
+        "planned_steps": int(manifest["planned_steps"]),
+        "minutes": minutes,
+        "path": path,
+        "error": error,
+        "warnings": tuple(warnings),
+    }
 
 
 def require_metric(frame: pd.DataFrame, metric: str) -> None:
@@ -119,13 +174,27 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
     """Raise ``AnalysisError`` unless all runs agree in every controlled key but those that ``varies`` declares.
 
     ``varies`` holds flattened config keys or their prefixes (``data`` covers ``data.train_batch_size``). The message
-    names two runs and up to 8 keys in which they differ, with both values.
+    names two runs and up to 8 keys in which they differ, with both values. Runs without a fingerprint (imported ones)
+    cannot be proved matched; they pass only where ``varies`` declares ``UNKNOWN`` too.
     """
+    fingerprints = runs.runs["fingerprint"]
+    unknown = runs.runs["run"][fingerprints == ""]
+    if len(unknown) and len(runs.runs) > 1 and UNKNOWN not in varies:
+        raise AnalysisError(
+            f"not matched: the settings of {unknown.iloc[0]} are not recorded, so nothing proves that they equal the "
+            f"others'; if you know that they do, declare {UNKNOWN!r} as varying"
+        )
     # Equal fingerprints mean equal controlled keys, so one run per fingerprint stands for the others.
-    first, *others = runs.runs.drop_duplicates("fingerprint")["run"]
-    a = runs.manifests[first].get("controlled", {})
+    first, *others = runs.runs[fingerprints != ""].drop_duplicates("fingerprint")["run"].to_list() or [""]
     for other in others:
-        b = runs.manifests[other].get("controlled", {})
+        a, b = (runs.manifests[run].get("controlled", {}) for run in (first, other))
+        if not (a and b):  # known by their fingerprints alone
+            if UNKNOWN in varies:
+                continue
+            raise AnalysisError(
+                f"not matched: the fingerprints of {first} and {other} differ, in what is not recorded; if you know "
+                f"that it does not matter, declare {UNKNOWN!r} as varying"
+            )
         absent = object()  # so that a key set to null differs from one that is not there
         differ = [key for key in sorted({*a, *b}) if a.get(key, absent) != b.get(key, absent)]
         undeclared = [key for key in differ if not any(key == v or key.startswith(f"{v}.") for v in varies)]
@@ -139,51 +208,40 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
             )
 
 
-def _load_one(rundir: RunDir) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """One run's row of ``runs``, its rows of ``metrics`` and its manifest."""
+def _load_one(rundir: RunDir, cache: Path | None) -> tuple[dict[str, Any], Table, dict[str, Any]]:
+    """One run's row of ``runs``, its metrics and its manifest."""
     try:
         manifest = rundir.manifest()
         # A run killed between its two files is one of the incomplete runs, which stay in the count.
         there = (rundir.path / "status.json").exists()
         status = rundir.status() if there else {"state": "incomplete", "error": "status.json is missing"}
-        steps, warnings = rundir.metrics()
+        metrics, notes = read_metrics(rundir.metrics_files(), str(rundir.path), cache)
     except (RunDirError, OSError) as error:
         raise AnalysisError(str(error)) from None
     try:
-        keys = {key: manifest[key] for key in ("experiment", "arm", "algo")} | {"seed": int(manifest["seed"])}
-        fingerprint, planned = manifest["fingerprint"], int(manifest["planned_steps"])
+        row = run_row(
+            manifest,
+            state=status["state"],
+            path=str(rundir.path),
+            minutes=float(status.get("seconds") or math.nan) / 60,
+            error=" ".join(str(status.get("error") or "").split()),
+            **notes,
+        )
     except KeyError as error:
         raise AnalysisError(f"{rundir.path / 'manifest.json'}: has no {error}") from None
-    keys = {"run": f"{keys['experiment']}/{keys['arm']}/seed={keys['seed']}", **keys}
-
-    not_numeric: set[str] = set()
-    records = []
-    for step, data in steps.items():
-        records.append({**keys, "step": step})
-        for metric, value in data.items():
-            if value is None or isinstance(value, int | float):
-                records[-1][metric] = math.nan if value is None else float(value)
-            else:
-                not_numeric.add(metric)
-    if not_numeric:
-        warnings.append(f"{rundir.path}: metrics that are no numbers, dropped: {', '.join(sorted(not_numeric))}")
-    row = {
-        **keys,
-        "clip": manifest.get("clip", ""),
-        "fingerprint": fingerprint,
-        "state": status["state"],
-        "last_step": max((step for step, data in steps.items() if is_trained(data)), default=0),
-        "planned_steps": planned,
-        "minutes": float(status.get("seconds") or math.nan) / 60,
-        "path": str(rundir.path),
-        "error": " ".join(str(status.get("error") or "").split()),
-        "warnings": tuple(warnings),
-    }
-    return row, records, manifest
+    return row, metrics, manifest
 
 
-def _read_parquet(file: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+def _stack(
+    parts: Iterable[tuple[Mapping[Any, Any], pd.DataFrame]], keys: Sequence[str], columns: Sequence[str]
+) -> pd.DataFrame:
+    """The frames of (row, frame) one below the other, with the row's keys in front; without any an empty frame."""
+    frames = []
     try:
-        return pd.read_parquet(file, columns=None if columns is None else list(columns))
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors derive from these
-        raise AnalysisError(f"{file}: not readable ({' '.join(str(error).split())})") from None
+        for row, frame in parts:
+            for at, key in enumerate(keys):
+                frame.insert(at, key, row[key])
+            frames.append(frame)
+    except RunDirError as error:
+        raise AnalysisError(str(error)) from None
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*keys, *columns])

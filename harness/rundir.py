@@ -10,14 +10,14 @@
         attempts/NN/sequences/<step>.parquet   one row per response (columns: ``SEQUENCE_COLUMNS``)
         attempts/NN/log.txt                    all output of the training process
         checkpoints/                           verl's checkpoints
-        eval/<benchmark>.parquet               one row per (question, sample)
+        eval/<benchmark>.parquet               one row per (question, sample) (columns: ``EVAL_COLUMNS``)
 """
 
 import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ SCHEMA_VERSION = 1
 STATES = ("planned", "running", "done", "failed", "incomplete")
 HEARTBEAT_SECONDS = 10
 STALE_SECONDS = 12 * HEARTBEAT_SECONDS
+
+Parse = Callable[[bytes], Any]
 
 # Columns that every sequences file has; besides them one ``reward_<part>`` per part of the reward.
 SEQUENCE_COLUMNS = {
@@ -48,6 +50,17 @@ SEQUENCE_COLUMNS = {
     "entropy": "mean over tokens of the policy's entropy at the rollout, nats",
     "response_hash": "CRC-32 of the response's token ids",
     "rollout_gap": "mean over tokens of log pi_old - log pi_rollout; 0 up to rounding if the engines agree",
+}
+
+# Columns of every evaluation file.
+EVAL_COLUMNS = {
+    "question": "the question's unique integer in its benchmark",
+    "sample": "0..k-1 within the question",
+    "correct": "1 right, 0 not",
+    "tokens": "tokens of the response",
+    "truncated": "as long as the limit and not ended by EOS",
+    "outcome": "what the grader said: right, wrong, timeout, error",
+    "step": "of the checkpoint that was evaluated, 0 for the initial model",
 }
 
 # Columns of our own in metrics.jsonl, beside verl's (which all contain a slash).
@@ -131,23 +144,13 @@ class RunDir:
         (folder / "sequences").mkdir(parents=True)
         return folder
 
-    def metrics(self) -> tuple[dict[int, dict[str, Any]], list[str]]:
-        """Metrics of all attempts merged by (step, key), a later attempt wins.
+    def metrics_files(self) -> list[Path]:
+        """Each attempt's metrics file, oldest first; an attempt that was stopped early has none yet."""
+        return [attempt / "metrics.jsonl" for attempt in self.attempts()]
 
-        What an earlier attempt trained after the point from which a later one continued is dropped: it led nowhere.
-        Returns ``({step: {key: value}}, warnings)``: a torn last line of an attempt is dropped and reported. A bad
-        line elsewhere raises ``RunDirError`` with file and line number.
-        """
-        merged: dict[int, dict[str, Any]] = {}
-        warnings: list[str] = []
-        for attempt in self.attempts():
-            rows = list(read_metrics(attempt / "metrics.jsonl", warnings))
-            first = min((step for step, data in rows if is_trained(data)), default=None)
-            if first is not None:
-                merged = {step: data for step, data in merged.items() if step < first}
-            for step, data in rows:
-                merged.setdefault(step, {}).update(data)
-        return dict(sorted(merged.items())), warnings
+    def metrics(self, parse: Parse = json.loads) -> tuple[dict[int, dict[str, Any]], list[str]]:
+        """Metrics of all attempts, see ``merge_metrics``."""
+        return merge_metrics(self.metrics_files(), parse)
 
     def sequences(self) -> dict[int, Path]:
         """Path of each step's sequences file, by the same rule for attempts as ``metrics``."""
@@ -157,6 +160,10 @@ class RunDir:
             first = min(found, default=math.inf)
             files = {step: file for step, file in files.items() if step < first} | found
         return dict(sorted(files.items()))
+
+    def evals(self) -> dict[str, Path]:
+        """Path of each benchmark's evaluation, by its name."""
+        return {file.stem: file for file in sorted(self.eval.glob("*.parquet"))}
 
     def last_step(self) -> int:
         """The last step with a complete row of training metrics, 0 if there is none."""
@@ -169,8 +176,30 @@ def is_trained(data: dict[str, Any]) -> bool:
     return "response_length" in data or "response_length/mean" in data
 
 
-def read_metrics(path: Path, warnings: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield ``(step, data)`` of each line of verl's JSONL; see ``RunDir.metrics`` for what bad lines do."""
+def merge_metrics(attempts: Iterable[Path], parse: Parse = json.loads) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    """Metrics files of a run's attempts, oldest first, merged by (step, key), a later attempt wins.
+
+    What an earlier attempt trained after the point from which a later one continued is dropped: it led nowhere.
+    Returns ``({step: {key: value}}, warnings)``: a torn last line of an attempt is dropped and reported. A bad
+    line elsewhere raises ``RunDirError`` with file and line number.
+    """
+    merged: dict[int, dict[str, Any]] = {}
+    warnings: list[str] = []
+    for path in attempts:
+        rows = list(read_metrics(path, warnings, parse))
+        first = min((step for step, data in rows if is_trained(data)), default=None)
+        if first is not None:
+            merged = {step: data for step, data in merged.items() if step < first}
+        for step, data in rows:
+            merged.setdefault(step, {}).update(data)
+    return dict(sorted(merged.items())), warnings
+
+
+def read_metrics(path: Path, warnings: list[str], parse: Parse = json.loads) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield ``(step, data)`` of each line of verl's JSONL; see ``merge_metrics`` for what bad lines do.
+
+    ``parse`` turns a line into its value and raises ValueError where it cannot.
+    """
     if not path.exists():
         return
     lines = path.read_bytes().split(b"\n")
@@ -178,7 +207,7 @@ def read_metrics(path: Path, warnings: list[str]) -> Iterator[tuple[int, dict[st
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse(line)
             step, data = int(row["step"]), dict(row["data"])
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):  # no newline after it: the writer was stopped in the middle

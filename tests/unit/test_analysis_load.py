@@ -12,7 +12,7 @@ import pytest
 from fake_runs import write_attempt, write_run, write_sequences
 
 from analysis import AnalysisError, load_runs, require_matched, require_metric
-from harness.rundir import STANDARD_METRICS
+from harness.rundir import EVAL_COLUMNS, STANDARD_METRICS, RunDir
 
 LENGTHS = {"response_length": [10.0, 11.0, 12.0]}
 
@@ -210,9 +210,125 @@ def test_unequal_fingerprints_without_a_reason_are_refused(tmp_path: Path) -> No
         require_matched(load_runs(tmp_path))
 
 
+def test_runs_whose_settings_are_not_recorded_pass_only_where_that_is_declared(tmp_path: Path) -> None:
+    write_run(tmp_path, LENGTHS, arm="gspo", manifest={"fingerprint": ""})
+    require_matched(load_runs(tmp_path))  # a single run is compared with nothing
+    write_run(tmp_path, LENGTHS, arm="luspo", controlled={"lr": 1})
+    runs = load_runs(tmp_path)
+    with pytest.raises(AnalysisError, match=r"settings of fake/gspo/seed=0 are not recorded.*'unknown'"):
+        require_matched(runs, varies=["lr"])
+    require_matched(runs, varies=["unknown"])
+    write_run(tmp_path, LENGTHS, arm="grpo", controlled={"lr": 2})  # what is recorded must still match
+    with pytest.raises(AnalysisError, match=r"lr \(2 \| 1\)"):
+        require_matched(load_runs(tmp_path), varies=["unknown"])
+    require_matched(load_runs(tmp_path), varies=["unknown", "lr"])
+
+
+def test_fingerprints_without_what_is_behind_them(tmp_path: Path) -> None:
+    for arm, fingerprint in (("grpo", "a" * 16), ("gspo", "a" * 16), ("luspo", "b" * 16)):
+        write_run(tmp_path, LENGTHS, arm=arm, manifest={"fingerprint": fingerprint, "controlled": {}})
+    runs = load_runs(tmp_path)
+    require_matched(runs.select(arm=["grpo", "gspo"]))
+    with pytest.raises(AnalysisError, match="fingerprints of fake/grpo/seed=0 and fake/luspo/seed=0 differ"):
+        require_matched(runs)
+    require_matched(runs, varies=["unknown"])
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity"])
+def test_literals_that_are_no_json_are_read(tmp_path: Path, literal: str) -> None:
+    line = f'{{"step": 2, "data": {{"response_length": 2.0, "grad_norm": {literal}}}}}\n'
+    write_attempt(write_run(tmp_path), {1: {"response_length": 1.0, "grad_norm": 0.5}}, tail=line)
+    norms = load_runs(tmp_path).metrics["grad_norm"].tolist()
+    assert norms == pytest.approx([0.5, float(literal)], nan_ok=True)
+
+
+def test_rows_with_different_metrics_keep_their_values_in_place(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = {
+        step: {f"m{i}": float(rng.integers(100)) for i in rng.permutation(6)[: rng.integers(0, 7)]}
+        for step in range(1, 40)
+    }
+    write_attempt(write_run(tmp_path), rows)
+    frame = load_runs(tmp_path).metrics
+    assert frame["step"].tolist() == list(range(1, 40))
+    for row in frame.to_dict("records"):
+        there = {key: value for key, value in row.items() if str(key).startswith("m") and not math.isnan(value)}
+        assert there == rows[row["step"]]
+
+
+def test_a_metric_that_is_sometimes_text_keeps_its_numbers(tmp_path: Path) -> None:
+    rows = {1: {"a": 1.0, "b": 1}, 2: {"a": "2.0", "b": 2}, 3: {"a": [3.0], "b": 3}, 4: {"a": None, "step": 9}}
+    write_attempt(write_run(tmp_path), rows)
+    runs = load_runs(tmp_path)
+    assert runs.metrics["a"].dropna().tolist() == [1.0]
+    assert runs.metrics["step"].tolist() == [1, 2, 3, 4]
+    assert runs.runs["warnings"].item()[0].endswith("dropped: a, step")
+
+
+EVAL = {
+    "question": [7, 7, 9, 9],
+    "sample": [0, 1, 0, 1],
+    "correct": [1, 0, 0, 0],
+    "tokens": [10, 20, 30, 40],
+    "truncated": [False, False, False, True],
+    "outcome": ["right", "wrong", "timeout", "error"],
+    "step": [60] * 4,
+}
+
+
+def write_eval(run: RunDir, benchmark: str, **columns: object) -> Path:
+    run.eval.mkdir(exist_ok=True)
+    file = run.eval / f"{benchmark}.parquet"
+    pd.DataFrame({**EVAL, **columns}).to_parquet(file)
+    return file
+
+
+def test_evaluations_of_all_runs_and_benchmarks(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run = write_run(tmp_path, LENGTHS, seed=seed)
+        write_eval(run, "aime24", note="x")
+        write_eval(run, "math500", correct=[1, 1, 1, 1])
+    runs = load_runs(tmp_path)
+    frame = runs.evals()
+    assert list(frame.columns) == ["run", "experiment", "arm", "algo", "seed", "benchmark", *EVAL_COLUMNS]
+    assert frame.groupby(["seed", "benchmark"])["correct"].sum().to_dict() == {
+        (0, "aime24"): 1, (0, "math500"): 4, (1, "aime24"): 1, (1, "math500"): 4,
+    }  # fmt: skip
+    one = runs.select(seed=1).evals("aime24")
+    assert one[list(EVAL)].to_dict("list") == EVAL
+    assert set(one["run"]) == {"fake/gspo/seed=1"}
+    none = runs.evals("gsm8k")
+    assert none.empty
+    assert list(none.columns) == list(frame.columns)
+
+
+def test_bad_evaluations_name_the_file(tmp_path: Path) -> None:
+    run = write_run(tmp_path, LENGTHS)
+    file = write_eval(run, "aime24", sample=[0, 1, 0, 0])
+    with pytest.raises(AnalysisError, match=r"aime24\.parquet: question 9, sample 0 is there twice"):
+        load_runs(tmp_path).evals()
+    pd.DataFrame(EVAL).drop(columns="outcome").to_parquet(file)
+    with pytest.raises(AnalysisError, match=r"aime24\.parquet: has no column outcome"):
+        load_runs(tmp_path).evals()
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(AnalysisError, match=r"aime24\.parquet: not readable"):
+        load_runs(tmp_path).evals()
+
+
+def test_sequences_whose_columns_differ_from_step_to_step(tmp_path: Path) -> None:
+    run = write_run(tmp_path, LENGTHS)
+    write_sequences(run.attempts()[0], 1, tokens=[3, 4], reward=[1.0, 0.0])
+    write_sequences(run.attempts()[0], 2, tokens=[5])
+    runs = load_runs(tmp_path)
+    assert runs.sequences()["reward"].isna().tolist() == [False, False, True]
+    assert runs.sequences(["tokens"])["tokens"].tolist() == [3, 4, 5]
+    with pytest.raises(AnalysisError, match=r"2\.parquet: has no column reward"):
+        runs.sequences(["reward", "tokens"])
+
+
 def test_analysis_imports_no_training_stack() -> None:
     code = (
-        "import analysis, analysis.__main__, sys; "
-        "assert not {'torch', 'ray', 'verl', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)"
+        "import analysis, analysis.__main__, analysis.imports, sys; "
+        "assert not {'torch', 'ray', 'verl', 'transformers', 'wandb', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -1,0 +1,273 @@
+"""What the analysis costs: loading with and without the cache, beside the parsers alone, claims and figures.
+
+    python tests/bench/analysis_bench.py [--size small|medium|large ...] [--rounds 3] [--out results/bench]
+
+Makes synthetic run directories in a temporary folder and measures each thing in a fresh process. Writes analysis.json
+(every number) and analysis.md (a table) into the output folder; asserts nothing about time.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+ARMS = ("grpo", "gspo", "luspo")
+METRICS = 100  # a row, ours among them
+PACKAGES = ("numpy", "orjson", "pandas", "pyarrow", "matplotlib")
+CLAIM_COLUMNS = ("step", "advantage", "log_ratio", "tokens", "clipped")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Number of runs, steps of a run, responses of a step."""
+
+    runs: int
+    steps: int
+    responses: int
+
+
+SIZES = {"small": Size(6, 50, 64), "medium": Size(15, 200, 128), "large": Size(30, 500, 267)}
+
+
+def parse_json(root: Path) -> None:
+    """Every line of every metrics file, kept a file at a time."""
+    import orjson
+
+    for file in sorted(root.rglob("metrics.jsonl")):
+        _ = [orjson.loads(line) for line in file.read_bytes().split(b"\n") if line]
+
+
+def load(root: Path) -> None:
+    from analysis.load import load_runs
+
+    load_runs(root)
+
+
+def parse_parquet(root: Path) -> None:
+    """All columns of every sequences file into one table."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pa.concat_tables([pq.ParquetFile(file).read(use_threads=False) for file in sorted(root.rglob("*.parquet"))])
+
+
+def sequences(root: Path) -> None:
+    from analysis.load import load_runs
+
+    load_runs(root).sequences()
+
+
+def five_columns(root: Path) -> None:
+    from analysis.load import load_runs
+
+    load_runs(root).sequences(CLAIM_COLUMNS)
+
+
+def claims(root: Path) -> None:
+    from analysis.claims import evaluate, load_claims
+    from analysis.load import load_runs
+
+    evaluate(load_runs(root), load_claims())
+
+
+def figures(root: Path) -> None:
+    from analysis.load import load_runs
+    from analysis.report import write_figures
+
+    with tempfile.TemporaryDirectory(prefix="bench-figures-") as folder:
+        write_figures(load_runs(root), Path(folder))
+
+
+# What, how it is measured, whether the cache is there; cold ones fill it for those that follow.
+CASES: dict[str, tuple[Callable[[Path], None], bool]] = {
+    "orjson alone, every line": (parse_json, False),
+    "load_runs, cold": (load, False),
+    "load_runs, cached": (load, True),
+    "pyarrow alone, every sequences file": (parse_parquet, False),
+    "load_runs and all sequences, cold": (sequences, False),
+    "load_runs and all sequences, cached": (sequences, True),
+    "load_runs and the claims' five columns, cached": (five_columns, True),
+    "all claims, cold": (claims, False),
+    "all claims, cached": (claims, True),
+    "all figures, cached": (figures, True),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--size", nargs="+", choices=SIZES, default=list(SIZES), help="default: all, large takes minutes"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench")
+    parser.add_argument("--case", nargs=2, metavar=("CASE", "RUNS"), help=argparse.SUPPRESS)  # in the fresh process
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(measured(args.case[0], Path(args.case[1]))))
+        return
+    result: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "load_before": os.getloadavg()[0],
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "sizes": {},
+    }
+    for name in args.size:
+        result["sizes"][name] = bench(SIZES[name], args.rounds)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "analysis.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "analysis.md").write_text(table(result))
+    print(f"wrote {args.out / 'analysis.md'} and .json")
+
+
+def bench(size: Size, rounds: int) -> dict[str, Any]:
+    """Every case ``rounds`` times in turn on run directories of this size, which are deleted afterwards."""
+    with tempfile.TemporaryDirectory(prefix="bench-analysis-") as folder:
+        root, cache = Path(folder) / "runs", Path(folder) / "cache"
+        make_runs(root, size)
+        time.sleep(3)  # younger files are not cached
+        result: dict[str, Any] = {**asdict(size), "rows": size.runs * size.steps * size.responses}
+        for key, pattern in (("jsonl_bytes", "*.jsonl"), ("parquet_bytes", "*.parquet")):
+            result[key] = sum(file.stat().st_size for file in root.rglob(pattern))
+        result["cases"] = {case: [] for case in CASES}
+        for number in range(1, rounds + 1):
+            for case, (_, warm) in CASES.items():
+                if not warm:
+                    for file in cache.glob("*"):
+                        file.unlink()
+                one = in_fresh_process(case, root, cache)
+                result["cases"][case].append(one)
+                print(f"round {number}, {case}: {one['seconds']:.3g} s, {one['peak_bytes'] / 1e6:.0f} MB", flush=True)
+    return result
+
+
+def in_fresh_process(case: str, root: Path, cache: Path) -> dict[str, float]:
+    command = [sys.executable, __file__, "--case", case, str(root)]
+    environment = {**os.environ, "ANALYSIS_CACHE": str(cache)}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{case} ended with status {done.returncode}:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measured(case: str, root: Path) -> dict[str, float]:
+    """Seconds without the imports, peak memory with them."""
+    import orjson  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+
+    import analysis.claims
+    import analysis.report  # noqa: F401
+
+    before = peak_bytes()
+    began = time.perf_counter()
+    CASES[case][0](root)
+    return {"seconds": time.perf_counter() - began, "peak_bytes": peak_bytes(), "imports_bytes": before}
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process; Linux's ru_maxrss would count the parent's at the fork too."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except OSError:
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used if sys.platform == "darwin" else 1024 * used
+
+
+def make_runs(root: Path, size: Size) -> None:
+    """Made-up runs of the tiny experiment, with as many seeds of each arm as ``size`` has room for."""
+    from fake_runs import training_like, write_run, write_sequences
+
+    for number in range(size.runs):
+        arm, seed = ARMS[number % len(ARMS)], number // len(ARMS)
+        rng = np.random.default_rng(number)
+        metrics: dict[str, Any] = training_like(size.steps, seed, growth=0.1 * ARMS.index(arm))
+        metrics["tokens"] = metrics["response_length"] * size.responses
+        metrics["grad_norm"] = rng.lognormal(size=size.steps)
+        metrics["clip_tokens_of"] = metrics["tokens"]
+        metrics["clip_tokens"] = np.round(metrics["tokens"] * metrics["clip_frac_token"])
+        for name in (f"actor/group/metric_{at:03d}" for at in range(METRICS - len(metrics))):
+            metrics[name] = rng.normal(size=size.steps)
+        run = write_run(root, metrics, experiment="tiny", arm=arm, seed=seed)
+        for step in range(1, size.steps + 1):
+            write_sequences(run.attempts()[0], step, **responses(rng, size.responses))
+
+
+def responses(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    """One step's responses, with every column that a real file has."""
+    from harness.rundir import SEQUENCE_COLUMNS
+
+    columns = {name: rng.normal(size=n).astype("float32") for name in SEQUENCE_COLUMNS if name != "step"}
+    whole = ("prompt_id", "prompt_tokens", "outside_low", "outside_high", "response_hash")
+    columns |= {name: rng.integers(0, 100, n) for name in whole}
+    tokens = rng.integers(1, 80, n)
+    right = rng.integers(0, 2, n)
+    columns |= {
+        "tokens": tokens,
+        "clipped": tokens * (rng.random(n) < 0.05),
+        "sample": np.arange(n) % 8,
+        "update": np.arange(n) * 4 // n + 1,
+        "truncated": tokens > 70,
+        "accuracy": right.astype("float32"),
+        "reward": right.astype("float32"),
+        "log_ratio": rng.normal(0, 2e-3, n).astype("float32"),
+    }
+    return columns
+
+
+def table(result: dict[str, Any]) -> str:
+    """analysis.md: a column a size."""
+    sizes = result["sizes"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [
+        "# What the analysis costs",
+        "",
+        "| | " + " | ".join(sizes) + " |",
+        "|---" * (len(sizes) + 1) + "|",
+    ]
+    facts: dict[str, Callable[[dict[str, Any]], str]] = {
+        "runs x steps x metrics": lambda s: f"{s['runs']} x {s['steps']} x {METRICS}",
+        "responses": lambda s: f"{s['rows']:,}",
+        "metrics, MB of JSON": lambda s: f"{s['jsonl_bytes'] / 1e6:.1f}",
+        "sequences, MB of Parquet": lambda s: f"{s['parquet_bytes'] / 1e6:.1f}",
+    }
+    lines += [f"| {name} | " + " | ".join(fact(s) for s in sizes.values()) + " |" for name, fact in facts.items()]
+    for case in CASES:
+        lines.append(f"| {case} | " + " | ".join(cell(s["cases"][case]) for s in sizes.values()) + " |")
+    lines += [
+        "",
+        "Seconds without Python's imports: median over rounds, with the lowest and the highest; and the process's peak "
+        "memory, imports included. Cold: without the cache of the analysis, filling it; the files are in the "
+        "system's. Made-up runs of the tiny experiment.",
+        "",
+        f"{result['date']}, {result['cores']} cores ({result['machine']}), load before the start "
+        f"{result['load_before']:.1f}. {versions}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def cell(rounds: list[dict[str, float]]) -> str:
+    seconds = [one["seconds"] for one in rounds]
+    memory = median(one["peak_bytes"] for one in rounds) / 1e6
+    return f"{median(seconds):.3g} s [{min(seconds):.3g}, {max(seconds):.3g}], {memory:.0f} MB"
+
+
+if __name__ == "__main__":
+    main()
