@@ -1,8 +1,96 @@
-"""For every test: no cache of the analysis outside the test's own folders."""
+"""Shared fixtures, and the environment that must be there before torch and verl are imported."""
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
+import yaml
+
+# The CPU platform is chosen when verl is imported; torch reads its number of threads when it is imported.
+os.environ.update(
+    VERL_PLATFORM="cpu",
+    OMP_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    TQ_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+    HF_HUB_OFFLINE="1",
+    ANALYSIS_CACHE="",  # no cache of the analysis outside a test's own folders
+)
+
+Flat = dict[str, Any]
 
 
-@pytest.fixture(autouse=True)
-def _no_analysis_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANALYSIS_CACHE", "")
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+@cache
+def _defaults() -> frozenset[str]:
+    """``group=option`` of train.yaml's own choices: asking for them changes nothing."""
+    entries = yaml.safe_load((CONF / "train.yaml").read_text())["defaults"]
+    return frozenset(f"{group}={option}" for one in entries if isinstance(one, dict) for group, option in one.items())
+
+
+def _compose(*overrides: str) -> Any:
+    return _composed(*(override for override in overrides if override not in _defaults()))
+
+
+@cache
+def _composed(*overrides: str) -> Any:
+    """Hydra reads and parses some 40 files for each composition; they do not change during a test session."""
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
+
+    from harness.config import compose
+
+    parse = FileConfigSource.load_config
+
+    def load(source: FileConfigSource, config_path: str) -> Any:
+        key = (source.path, config_path)
+        if key not in _parsed:
+            _parsed[key] = parse(source, config_path)
+        return replace(_parsed[key], config=copy.deepcopy(_parsed[key].config))
+
+    with mock.patch.object(FileConfigSource, "load_config", load):
+        return compose(overrides)
+
+
+_parsed: dict[tuple[str, str], Any] = {}
+
+
+@cache
+def _flat(*overrides: str) -> Flat:
+    from harness.config import flatten
+
+    return flatten(_compose(*overrides))
+
+
+@cache
+def _actor(*overrides: str) -> Any:
+    from verl.utils.config import omega_conf_to_dataclass
+
+    import harness.plugin.losses  # noqa: F401  (registers)
+
+    return omega_conf_to_dataclass(_compose(*overrides).actor_rollout_ref.actor)
+
+
+@pytest.fixture(scope="session")
+def composed() -> Callable[..., Any]:
+    """``composed(*overrides)``: the DictConfig of ``python -m harness.train OVERRIDES``, composed once. Read only."""
+    return _compose
+
+
+@pytest.fixture(scope="session")
+def flat() -> Callable[..., Flat]:
+    """``flat(*overrides)``: the flat resolved configuration, composed once; the dict is the caller's own."""
+    return lambda *overrides: dict(_flat(*overrides))
+
+
+@pytest.fixture(scope="session")
+def actor() -> Callable[..., Any]:
+    """``actor(*overrides)``: verl's own actor dataclass as a worker builds it; every call returns a new object."""
+    return lambda *overrides: copy.deepcopy(_actor(*overrides))
