@@ -15,9 +15,14 @@ SWEEP ?=
 ARGS ?=
 # Empty: as many runs side by side as cores and memory allow.
 JOBS ?=
-RUNS ?= results/runs/$(EXPERIMENT)
+BENCHMARK ?= tiny_easy,tiny_hard
+comma := ,
+# Where an experiment's runs are; reference/NAME is one that comes with the project.
+RUNS ?= $(foreach e,$(subst $(comma), ,$(EXPERIMENT)),$(if $(filter reference/%,$(e)),results/$(e),results/runs/$(e)))
+NAME ?= $(subst /,-,$(subst $(comma),+,$(EXPERIMENT)))
 
-.PHONY: help setup sweep report readme test test-slow lint bench clean
+
+.PHONY: help setup sweep report notebook eval readme test test-slow lint bench clean
 
 help:  ## this help
 	@sed -n 's/^# \(make\|Variables\)/\1/p' Makefile
@@ -37,8 +42,16 @@ sweep: setup  ## train every algorithm of ALGOS with every seed of SEEDS, then a
 	$(PY) -m harness.train -m experiment=$(EXPERIMENT) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(ALGOS),algo=$(ALGOS)) \
 	  seed=$(SEEDS) $(if $(STEPS),trainer.total_training_steps=$(STEPS)) $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
 
-report: setup  ## table and curves of the runs in RUNS (default: results/runs/EXPERIMENT)
-	$(PY) -m analysis $(RUNS)
+report: setup  ## figures, tables and verdicts of EXPERIMENT (or several, or reference/tiny) into results/reports
+	$(PY) -m analysis $(RUNS) --name $(NAME) $(ARGS)
+
+notebook: setup  ## the same step by step: execute analysis/report.ipynb on RUNS and save it as HTML
+	mkdir -p results/reports/$(NAME)
+	REPORT_RUNS="$(subst $() ,:,$(strip $(RUNS)))" $(PY) -m nbconvert --execute --to html --output-dir results/reports/$(NAME) \
+	  --output notebook analysis/report.ipynb
+
+eval: setup  ## evaluate the runs in RUNS on BENCHMARK (k answers a question: ARGS="k=32")
+	$(PY) -m harness.evaluate run=$(subst $() ,$(comma),$(strip $(RUNS))) benchmark=$(BENCHMARK) $(ARGS)
 
 readme: setup  ## the README's figure and tables, generated from results/reference
 	$(PY) -m analysis.readme results/reference

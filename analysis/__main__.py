@@ -1,12 +1,13 @@
-"""``python -m analysis RUNS...``: the summary table and the learning curves of run directories."""
+"""``python -m analysis RUNS...``: the report of run directories: figures, tables, claims, one HTML page."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.arms import X_AXES
 from analysis.load import AnalysisError, load_runs
-from analysis.report import write_figures
+from analysis.report import REPORTS, View, write_report
 from analysis.summary import print_summary
 
 
@@ -16,7 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         runs = load_runs(args.runs)
         print_summary(runs)
-        write_figures(runs, args.out, args.smooth, args.varies)
+        name = args.name or "+".join(runs.runs["experiment"].unique())
+        write_report(runs, name, args.out, View(args.x, args.smooth, args.paper_axes, args.varies))
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -26,16 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m analysis",
-        description="Print one row per run and draw the learning curves: response length, clip fraction, reward, "
-        "accuracy. Each curve is the mean over an arm's runs with a 95 percent interval where there are 3 or more.",
+        description="Print one row per run; decide the paper's claims; draw every figure that the runs allow; write "
+        "tables, report.json and one HTML page that opens offline. Needs neither torch nor verl.",
         epilog="Runs of one experiment share a figure and must be matched: equal in all that is not the treatment. "
         "Exit code 2: input that cannot be analysed, with one line that says what.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders with any below")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the figures, with several experiments a "
-                        "folder in it for each (default: results/reports/<experiment>/figures)")  # fmt: skip
+    parser.add_argument("--name", help="of the report (default: the experiments' names)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"its folder (default: {REPORTS}/NAME)")
     parser.add_argument("--smooth", type=int, default=1, metavar="N", help="centred moving mean of N points per run "
                         "(default: 1, none)")  # fmt: skip
+    parser.add_argument("--x", choices=("step", *X_AXES), default="step", help="what curves are drawn against: step, "
+                        "generated tokens, hours of training, KL to the behaviour policy (default: step)")  # fmt: skip
+    parser.add_argument("--paper-axes", action="store_true", help="draw the paper's figures within its axis limits")
     parser.add_argument("--varies", action="append", default=[], metavar="KEY", help="config key, or prefix of keys, "
                         "in which the runs may differ; may be repeated")  # fmt: skip
     return parser

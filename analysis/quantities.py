@@ -81,11 +81,17 @@ def windows(rules: Mapping[str, Any], planned: int) -> dict[str, Window]:
     return {**early, "end": end, "final": end, "run": (1, planned)}
 
 
-def series(run: Run, metric: str, window: str) -> pd.Series:
-    """The metric's values at all steps of the window."""
+def steps_of(run: Run, window: str) -> Window:
+    """First and last step of the window, which the run has planned."""
     first, last = run.windows[window]
     if last > run.planned or first < 1:
         raise MissingError(f"the window, steps {first}-{last}, is not within the {run.planned} planned steps")
+    return first, last
+
+
+def series(run: Run, metric: str, window: str) -> pd.Series:
+    """The metric's values at all steps of the window."""
+    first, last = steps_of(run, window)
     if metric not in run.metrics or run.metrics[metric].isna().all():
         raise MissingError(f"{metric} is not recorded")
     values = run.metrics[metric].reindex(range(first, last + 1))
@@ -211,7 +217,7 @@ def accuracy_at_equal_tokens(runs: Sequence[Run], window: str) -> list[float]:
     The stretch is what the window covers in the run that has spent fewer tokens by its end. Each token counts the same:
     a step's accuracy weighs with the tokens it spends inside the stretch.
     """
-    first, last = runs[0].windows[window]
+    first, last = steps_of(runs[0], window)
     spent = [series(run, "tokens", "run").cumsum() for run in runs]
     thrifty = min(spent, key=lambda tokens: tokens[last])
     bounds = (0.0 if first == 1 else thrifty[first - 1], thrifty[last])

@@ -1,19 +1,15 @@
 """``python -m analysis.readme RUNS...``: the README's results, every number of them from the run directories."""
 
 import argparse
-import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from analysis.claims import Claim, Claims, evaluate, load_claims, three_digits
+from analysis.claims import Claim, Claims, load_claims, three_digits
 from analysis.figures import MIN_T_RUNS, save, three_panels
-from analysis.intervals import t_interval
 from analysis.load import AnalysisError, Runs, load_runs, require_matched
-from analysis.pairs import experiment_runs
-from analysis.quantities import MissingError, Run, clip_counts, series, validations
+from analysis.numbers import ARM_COLUMNS, Report, build_report
 from analysis.report import REPORTS
 from harness.rundir import write_json
 
@@ -21,34 +17,6 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 REPORT = REPORTS / "readme" / "report.json"
 FIGURE = Path("results/reference/figure.png")
 FIGURE_EXPERIMENT, FIGURE_ARMS = "tiny", ("grpo", "gspo", "luspo")
-Report = dict[str, Any]
-
-
-def _clipped(run: Run) -> float:
-    clipped, of = clip_counts(run, "run")
-    return 100 * clipped / of
-
-
-ARM_COLUMNS: dict[str, Callable[[Run], float]] = {
-    "length at end (tokens)": lambda run: float(series(run, "response_length", "end").mean()),
-    "clipped tokens (%)": _clipped,
-    "accuracy over the run (%)": lambda run: 100 * float(series(run, "accuracy", "run").mean()),
-    "validation accuracy at end (%)": lambda run: 100 * float(validations(run, "val_accuracy", 1).iloc[0]),
-}
-
-
-def build_report(runs: Runs, claims: Claims) -> Report:
-    """Every number of the README as JSON would hold it: claims (``Result.record``), experiments, their arms.
-
-    An arm's quantities are over its finished runs: mean, and low to high, the t interval at the level of the claims
-    for 3 or more runs, minimum and maximum of 2, the value of 1.
-    """
-    report: Report = {"level": claims.level, "claims": [r.record() for r in evaluate(runs, claims)], "experiments": {}}
-    for experiment, entry in claims.experiments.items():
-        if experiment in set(runs.runs["experiment"]):
-            part = runs.select(experiment=experiment)
-            report["experiments"][experiment] = _experiment(part, claims.rules[entry["rules"]], claims.level)
-    return _json_ready(report)
 
 
 def render(report: Report, claims: Claims, figure: str | None) -> str:
@@ -105,46 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _experiment(runs: Runs, rules: Any, level: float) -> Report:
-    """Steps, device, minutes and arms of one experiment's runs."""
-    done = runs.runs[runs.runs["state"] == "done"]
-    members = [run for run in experiment_runs(runs, rules) if run.state == "done"]
-    arms = []
-    for arm, rows in runs.runs.groupby("arm"):
-        of_arm = [run for run in members if run.arm == arm]
-        cells = {name: _cell([_value(measure, run) for run in of_arm], level) for name, measure in ARM_COLUMNS.items()}
-        arms.append({"arm": arm, "n": len(of_arm), "not_done": len(rows) - len(of_arm), **cells})
-    hardware = [runs.manifests[run].get("hardware", {}) for run in done["run"]]
-    devices = {h.get("device") or f"{h['cores']} cores ({_processor(h)})" for h in hardware if "cores" in h}
-    minutes = done["minutes"].dropna()
-    return {
-        "steps": sorted({int(steps) for steps in runs.runs["planned_steps"]}),
-        "devices": sorted(devices),
-        "minutes": [float(minutes.min()), float(minutes.max())] if len(minutes) else [],
-        "arms": arms,
-    }
-
-
-def _processor(hardware: dict[str, Any]) -> str:
-    return hardware.get("processor") or hardware.get("machine") or "processor not recorded"
-
-
-def _value(measure: Callable[[Run], float], run: Run) -> float:
-    try:
-        return measure(run)
-    except MissingError:
-        return math.nan
-
-
-def _cell(values: Sequence[float], level: float) -> Report:
-    values = [value for value in values if not math.isnan(value)]
-    if not values:
-        return {"n": 0}
-    found = t_interval(values, level)
-    low, high = (found.low, found.high) if found.n >= MIN_T_RUNS else (min(values), max(values))
-    return {"n": found.n, "mean": found.estimate, "low": low, "high": high, "values": values}
 
 
 def _figure(report: Report, figure: str | None) -> str:
@@ -223,15 +151,6 @@ def _spread(cell: Report, n: int) -> str:
         return "-"
     spread = f" [{three_digits(cell['low'])}, {three_digits(cell['high'])}]" if cell["n"] > 1 else ""
     return three_digits(cell["mean"]) + spread + (f" (n = {cell['n']})" if cell["n"] < n else "")
-
-
-def _json_ready(content: Any) -> Any:
-    """The same with None for NaN and infinity, and text for the keys of mappings."""
-    if isinstance(content, dict):
-        return {str(key): _json_ready(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_json_ready(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 if __name__ == "__main__":

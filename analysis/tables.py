@@ -73,6 +73,10 @@ class Table:
         """The rows with every string as an entry."""
         return tuple(tuple(e if isinstance(e, Entry) else Entry(e) for e in row) for row in self.rows)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return to_html(self)
+
 
 def to_frame(table: Table) -> pd.DataFrame:
     """The long form: one row per entry that is no label. Columns: row (from 1), the label columns, column, text,

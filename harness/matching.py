@@ -161,7 +161,7 @@ def content_hashes(flat: dict[str, Any]) -> dict[str, str]:
         if value is None:  # only forks start from a checkpoint
             continue
         paths = [Path(p).expanduser() for p in (value if isinstance(value, list) else [value])]
-        hashes[name] = digest([_hash_path(p) if p.exists() else str(p) for p in paths])
+        hashes[name] = digest([content_hash(p) if p.exists() else str(p) for p in paths])
     return hashes
 
 
@@ -208,7 +208,7 @@ def _matches(key: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def _hash_path(path: Path) -> str:
+def content_hash(path: Path) -> str:
     """Hash of a file, or of all files of a folder with their names."""
     total = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):

@@ -16,6 +16,7 @@ from harness.rundir import RunDir
 from harness.train import SWEEP_DIR
 
 LOOK_SECONDS = 1.0
+CLOSING = ("response_length", "clip_fraction", "reward", "accuracy")  # drawn at the end; `make report` draws all
 
 
 class SweepCallback(Callback):
@@ -76,6 +77,6 @@ class SweepCallback(Callback):
         try:
             runs = load_runs(paths)
             print_summary(runs, self.console)
-            write_figures(runs, console=self.console)
+            write_figures(runs, console=self.console, names=CLOSING)
         except AnalysisError as error:
             self.console.print(f"no curves: {error}", style="yellow", highlight=False, soft_wrap=True)

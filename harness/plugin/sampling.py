@@ -27,7 +27,7 @@ class SamplingParams:
     max_tokens: int = 512
 
 
-def response_seed(seed: int, step: int, prompt_id: int, sample: int) -> int:
+def response_seed(seed: int, step: int | str, prompt_id: int, sample: int) -> int:
     """The 63-bit seed of one response: a hash of what identifies it. The algorithm is deliberately no part of it, so
     matched runs draw the same step-1 responses; ``prompt_id`` is unique within a data file."""
     text = f"{seed}/{step}/{prompt_id}/{sample}"
