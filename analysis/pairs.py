@@ -44,7 +44,7 @@ class Sample:
     def correlation(self) -> float:
         """Pearson's r of the two arms' values over seeds; NaN for fewer than 3 pairs or without any spread."""
         table = np.array(list(self.values.values()))
-        if table.ndim != 2 or table.shape[0] < 3 or table.shape[1] != 2 or not table.std(axis=0).all():
+        if table.ndim != 2 or table.shape[0] < 3 or table.shape[1] != 2 or np.isclose(np.ptp(table, axis=0), 0).any():
             return float("nan")
         return float(np.corrcoef(table.T)[0, 1])
 

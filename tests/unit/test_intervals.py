@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.intervals import Interval, Rule, detectable, holm, log_ratio, paired_t, t_interval, verdict, welch
+from analysis.intervals import (
+    Interval,
+    Rule,
+    detectable,
+    holm,
+    log_ratio,
+    paired_t,
+    student,
+    t_interval,
+    verdict,
+    welch,
+)
 
 A, B = [0.52, 0.41, 0.66, 0.49, 0.60], [0.02, 0.11, 0.05, -0.04, 0.20]
 
@@ -48,6 +59,14 @@ def test_coverage_and_false_positives_of_the_paired_interval() -> None:
     assert abs((np.abs(difference.mean(axis=1) - 0.3) > half).mean() - 0.05) < 0.005
 
 
+@pytest.mark.parametrize("df", [0.4, 1, 2.7, 190.5])
+def test_student_with_a_fraction_of_degrees_of_freedom_as_scipy(df: float) -> None:
+    found = student(-1.5, 9, 0.6, n=3, df=df, level=0.9)
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.9, df, -1.5, 0.6))
+    assert found.p == pytest.approx(2 * stats.t.sf(2.5, df))
+    assert math.isnan(student(-1.5, 9, 0.6, n=3, df=0).low)
+
+
 def test_few_or_equal_values() -> None:
     none, one, same = t_interval([]), t_interval([0.3]), t_interval([0.3] * 4)
     assert none.n == 0
@@ -75,6 +94,17 @@ def test_holm_by_hand() -> None:
     assert own == pytest.approx([0.05 / 3, 0.05 / 2, 0.05 / 2, 0.05 / 4])  # the third fails and keeps its divisor
     assert holm([math.nan, 0.02]) == (pytest.approx([1, 0.04]), pytest.approx([0.05, 0.025]))
     assert holm([]) == ([], [])
+
+
+def test_holm_as_statsmodels() -> None:
+    multipletests = pytest.importorskip("statsmodels.stats.multitest").multipletests
+    rng = np.random.default_rng(2)
+    for m in (1, 2, 5, 9):
+        for p in rng.uniform(0, 1, (20, m)) ** 4:
+            reject, adjusted, *_ = multipletests(p, 0.05, method="holm")
+            found, _ = holm(p)
+            assert found == pytest.approx(list(adjusted))
+            assert [q < 0.05 for q in found] == list(reject)
 
 
 def test_holm_rejects_where_the_interval_at_its_level_lies_beyond_0() -> None:
