@@ -20,6 +20,7 @@ MISLEADING = {
     f"{ACTOR}.optim.grad_clip": (None, "lets it overrule clip_grad", f"{ACTOR}.optim.clip_grad"),
     f"{ACTOR}.optim.warmup_style": (None, "lets it overrule lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type"),
 }
+ALWAYS_AVERAGE = ("geo_mean", "sapo")  # verl's losses that ignore loss_agg_mode
 SEQUENCE_RANGE_LIMIT = 0.05  # the usual ranges of a sequence's mean ratio are a hundred times smaller than a token's
 
 
@@ -28,6 +29,7 @@ def check(flat: dict[str, Any]) -> list[str]:
     _misleading_keys(flat)
     _unsupported(flat)
     _batch_sizes(flat)
+    _loss(flat)
     _model_folder(flat)
     _fork_point(flat)
     for key in ("data.train_files", "data.val_files"):
@@ -44,22 +46,61 @@ def _misleading_keys(flat: dict[str, Any]) -> None:
 def _unsupported(flat: dict[str, Any]) -> None:
     if flat["trainer.device"] == "cpu" and flat[f"{ACTOR}.use_kl_loss"]:
         raise ConfigError(f"{ACTOR}.use_kl_loss=true does not run on CPU: verl's reference model pins memory")
-    if flat[f"{ACTOR}.policy_loss.loss_mode"] == "geo_mean" and flat[f"{ACTOR}.use_dynamic_bsz"]:
-        raise ConfigError(
-            f"geo_mean averages over the micro-batch, so {ACTOR}.use_dynamic_bsz=true would change it; set it to false"
-        )
-    norm = flat[f"{ACTOR}.loss_agg_mode"] == "seq-mean-token-sum-norm"
-    if norm and flat[f"{ACTOR}.loss_scale_factor"] is None:
-        raise ConfigError(
-            f"{ACTOR}.loss_scale_factor must be a number of tokens with seq-mean-token-sum-norm: at null verl divides "
-            "by the width of whatever micro-batch a response is in"
-        )
     if flat["trainer.v1.trainer_mode"] != "sync":
         raise ConfigError(
             "trainer.v1.trainer_mode must be sync: recording and matched rollouts are defined for it only"
         )
     if flat[f"{ROLLOUT}.name"] == "transformers" and flat[f"{ROLLOUT}.tensor_model_parallel_size"] != 1:
         raise ConfigError(f"{ROLLOUT}.tensor_model_parallel_size must be 1 with {ROLLOUT}.name=transformers")
+
+
+def _loss(flat: dict[str, Any]) -> None:
+    """Settings that a loss would ignore, or at which it would be another loss."""
+    mode, aggregation = flat[f"{ACTOR}.policy_loss.loss_mode"], flat[f"{ACTOR}.loss_agg_mode"]
+    clip, low = flat["harness.clip"], flat[f"{ACTOR}.clip_ratio_low"]
+    if aggregation == "seq-mean-token-sum-norm" and not (flat[f"{ACTOR}.loss_scale_factor"] or 0) > 0:
+        raise ConfigError(
+            f"{ACTOR}.loss_scale_factor must be a number of tokens with seq-mean-token-sum-norm: at null verl divides "
+            "by the width of whatever micro-batch a response is in"
+        )
+    if mode in ALWAYS_AVERAGE and aggregation != "seq-mean-token-mean":
+        raise ConfigError(
+            f"{mode} averages over a response's tokens and ignores {ACTOR}.loss_agg_mode={aggregation}; "
+            "set it to seq-mean-token-mean"
+        )
+    if mode == "geo_mean":
+        _one_micro_batch(flat)
+    if mode == "sapo" and clip in ("shared", "symmetric"):
+        raise ConfigError(f"sapo has no clip range, so clip={clip} would change nothing; use clip=preset")
+    if mode == "sapo" and any(f"{ACTOR}.policy_loss.{tau}" in flat for tau in ("tau_pos", "tau_neg")):
+        raise ConfigError(f"sapo reads {ACTOR}.tau_pos and {ACTOR}.tau_neg, not those of policy_loss; set these")
+    if mode == "cispo" and (low is None or low < 1):
+        raise ConfigError(
+            f"cispo bounds the ratio from above only, {ACTOR}.clip_ratio_low={low} (clip={clip}) from below too; "
+            "use clip=preset or a value of 1"
+        )
+    if mode == "fspo" and clip == "own":
+        raise ConfigError(
+            "fspo has no clip=own: the c of its paper is not known here; use clip=preset, or for a c of your own "
+            f"{ACTOR}.policy_loss.reference_length=1 with {ACTOR}.clip_ratio_low and {ACTOR}.clip_ratio_high"
+        )
+
+
+def _one_micro_batch(flat: dict[str, Any]) -> None:
+    """verl's geo_mean ends in a plain mean over the micro-batch, and the engine adds micro-batches up."""
+    if flat[f"{ACTOR}.use_dynamic_bsz"]:
+        raise ConfigError(
+            f"geo_mean averages over the micro-batch, so {ACTOR}.use_dynamic_bsz=true would change it; set it to false"
+        )
+    ranks = flat["trainer.nnodes"] * flat["trainer.n_gpus_per_node"]
+    per_rank = flat[f"{ACTOR}.ppo_mini_batch_size"] * flat[f"{ROLLOUT}.n"] // ranks
+    micro = flat[f"{ACTOR}.ppo_micro_batch_size_per_gpu"]
+    if micro != per_rank:
+        raise ConfigError(
+            f"geo_mean averages over the micro-batch and verl adds micro-batches up, so the gradient would be "
+            f"{per_rank // micro} times the batch's; set {ACTOR}.ppo_micro_batch_size_per_gpu={per_rank}, a rank's "
+            "whole update"
+        )
 
 
 def _batch_sizes(flat: dict[str, Any]) -> None:

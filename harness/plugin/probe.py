@@ -13,7 +13,8 @@ from verl.workers.config import ActorConfig
 
 LENGTHS = (3, 12)
 # Which power of |y| a response's total pull on the policy must follow, by aggregation and, first, by name.
-REQUIRED_BY_LOSS = {"gspo": 0, "luspo": 1}
+# geo_mean and sapo average whatever the aggregation; fspo's ratio is of the whole sequence, so it pulls like a sum.
+REQUIRED_BY_LOSS = {"gspo": 0, "luspo": 1, "geo_mean": 0, "sapo": 0, "fspo": 1}
 REQUIRED_BY_AGGREGATION = {
     "seq-mean-token-mean": 0,
     "seq-mean-token-sum": 1,

@@ -5,6 +5,7 @@ log-probabilities, entropy, reward parts), so no join is needed. The rows travel
 metrics, which verl extends over micro-batches, ranks and updates. Training is bit-identical without recording.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,12 @@ from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import no_padding_2_padding
 
 from harness.plugin import probe
+from harness.plugin.losses import LARGEST_LOG_RATIO, clip_range, fspo_range
+from harness.plugin.metrics import WITHOUT_RANGE
 
 ROWS = "recorded_rows"
 SEQUENCE_LEVEL = frozenset({"gspo", "luspo"})  # losses whose ratio is the sequence's, exp(mean log-ratio)
+PLAIN = SEQUENCE_LEVEL | {"vanilla"}  # where not clipped, their derivative is the ratio times its on-policy value
 FIELDS = ("response_mask", "old_log_probs", "advantages", "entropy", "rm_scores", "rollout_log_probs")
 WEIGHTS = "rollout_is_weights"  # verl's rollout correction, where it is on
 
@@ -60,20 +64,31 @@ def response_rows(config: ActorConfig, log_prob: torch.Tensor, data: TensorDict)
         log_prob: (batch, response_length) of the policy being updated, padded on the right, detached.
         data: the micro-batch as verl hands it to the loss.
 
+    What a column means for other losses than PPO's: ``outside_*``: geo_mean's range is of log-ratios, fspo's of exp(S)
+    at the response's length, cispo's has no lower end, sapo has none (NaN). ``clipped``: derivative 0, so always 0 for
+    cispo and, but for underflow, for sapo. ``kept_ratio``: the derivative over its on-policy value, which makes it
+    geo_mean's mean ratio, cispo's bounded ratio and the slope of sapo's gate times the ratio.
+
     A padding row (verl fills up a batch that is not divisible) has an empty response mask, hence ``tokens`` 0.
     """
     present = [name for name in (*FIELDS, WEIGHTS) if name in data]
     padded = data.select(*present).to_padded_tensor()
     mask = padded["response_mask"].to(bool)
     old_log_prob, advantages = padded["old_log_probs"], padded["advantages"]
-    gradient = policy_loss_gradient(config, log_prob, old_log_prob, advantages, mask, padded.get(WEIGHTS, None))
+    fixed = (old_log_prob, advantages, mask, padded.get(WEIGHTS, None))
+    gradient = policy_loss_gradient(config, log_prob, *fixed)
 
     tokens = mask.sum(-1)
     per_token = mask / tokens.clamp(min=1).unsqueeze(-1)
     log_ratio = ((log_prob - old_log_prob) * per_token).sum(-1)
-    ratio = token_ratio(config, log_prob, old_log_prob, log_ratio)
-    low, high = clip_range(config)
+    ratio = token_ratio(config, log_prob, old_log_prob, log_ratio, mask)
+    outside_low, outside_high = outside(config, ratio, mask)
     clipped = mask & (advantages != 0) & (gradient == 0)
+    if config.policy_loss.loss_mode in PLAIN:
+        kept_ratio = ratio * ~clipped
+    else:
+        on_policy = policy_loss_gradient(config, old_log_prob, *fixed)
+        kept_ratio = torch.where(on_policy == 0, ratio, gradient / on_policy)
 
     columns: dict[str, list[Any]] = {
         "prompt_id": _column(data, "index", len(tokens)),
@@ -83,10 +98,10 @@ def response_rows(config: ActorConfig, log_prob: torch.Tensor, data: TensorDict)
         "reward": (padded["rm_scores"] * mask).sum(-1).tolist(),
         "advantage": (advantages * per_token).sum(-1).tolist(),
         "log_ratio": log_ratio.tolist(),
-        "outside_low": (mask & (ratio < 1 - low)).sum(-1).tolist(),
-        "outside_high": (mask & (ratio > 1 + high)).sum(-1).tolist(),
+        "outside_low": outside_low,
+        "outside_high": outside_high,
         "clipped": clipped.sum(-1).tolist(),
-        "kept_ratio": (ratio * ~clipped * per_token).sum(-1).tolist(),
+        "kept_ratio": (kept_ratio * per_token).sum(-1).tolist(),
         "pull": (gradient.abs().sum(-1) / float(data["dp_size"])).tolist(),
         "response_hash": [crc32(ids.cpu().numpy().tobytes()) for ids in data["responses"].unbind()],
     }
@@ -134,19 +149,38 @@ def policy_loss_gradient(
 
 
 def token_ratio(
-    config: ActorConfig, log_prob: torch.Tensor, old_log_prob: torch.Tensor, log_ratio: torch.Tensor
+    config: ActorConfig,
+    log_prob: torch.Tensor,
+    old_log_prob: torch.Tensor,
+    log_ratio: torch.Tensor,
+    mask: torch.Tensor,
 ) -> torch.Tensor:
-    """The importance ratio that the loss clips, for every token: the token's own, or its sequence's."""
-    if config.policy_loss.loss_mode in SEQUENCE_LEVEL:
+    """The importance ratio that the loss clips, for every token: the token's own, or its sequence's.
+
+    ``log_ratio``: (batch,), the mean over a response's tokens.
+    """
+    mode = config.policy_loss.loss_mode
+    if mode in SEQUENCE_LEVEL:
         return log_ratio.exp().unsqueeze(-1).expand_as(log_prob)
+    if mode == "fspo":
+        total = (log_ratio * mask.sum(-1)).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+        return total.exp().unsqueeze(-1).expand_as(log_prob)
     return (log_prob - old_log_prob).clamp(-20, 20).exp()
 
 
-def clip_range(config: ActorConfig) -> tuple[float, float]:
-    """(clip_ratio_low, clip_ratio_high) with verl's fallback to ``clip_ratio``."""
-    low = config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low
-    high = config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high
-    return float(low), float(high)
+def outside(config: ActorConfig, ratio: torch.Tensor, mask: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Tokens of each response whose ratio is below and above the range; NaN for a loss that has none."""
+    mode = config.policy_loss.loss_mode
+    low, high = clip_range(config)
+    below: Any = 1 - low
+    above: Any = 1 + high
+    if mode in WITHOUT_RANGE:
+        return [float("nan")] * len(mask), [float("nan")] * len(mask)
+    if mode == "geo_mean":  # its range is of log-ratios
+        below, above = math.exp(-low), math.exp(high)
+    elif mode == "fspo":  # its range depends on the length
+        below, above = fspo_range(config, mask.sum(-1, keepdim=True))
+    return (mask & (ratio < below)).sum(-1).tolist(), (mask & (ratio > above)).sum(-1).tolist()
 
 
 def _column(data: TensorDict, name: str, rows: int) -> list[Any]:

@@ -31,6 +31,11 @@ class Form:
     ratio: str
     average: bool  # over a sequence's tokens, else their sum
     divisor: float = 1.0
+    own_range: tuple[float, float] | None = None  # where it is not that of RANGES
+
+    @property
+    def range(self) -> tuple[float, float]:
+        return self.own_range or RANGES[self.ratio]
 
 
 FORMS = {
@@ -39,6 +44,7 @@ FORMS = {
     "gspo": Form("sequence", average=True),
     "luspo": Form("sequence", average=False),
     "luspo_norm": Form("sequence", average=False, divisor=16.0),  # tiny: the base model's mean length
+    "dr_grpo": Form("token", average=False, divisor=70.0, own_range=(0.2, 0.2)),  # tiny: the longest response
 }
 # verl averages over |y| + 1e-8.
 TOLERANCE = {algo: 2e-8 if form.average else 1e-12 for algo, form in FORMS.items()}
@@ -83,7 +89,7 @@ def ragged_batch(ratio: str, seed: int = 0) -> Batch:
 
 def by_hand(form: Form, batch: Batch, global_batch_size: int, dp_size: int = 1) -> Expected:
     """Value, derivative in every log-probability and clipped tokens, with plain loops."""
-    low, high = RANGES[form.ratio]
+    low, high = form.range
     value, sides = 0.0, {"low": 0, "high": 0}
     gradient = [[0.0] * WIDTH for _ in batch.old]
     clipped = [[False] * WIDTH for _ in batch.old]
