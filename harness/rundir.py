@@ -45,7 +45,7 @@ SEQUENCE_COLUMNS = {
     "outside_low": "tokens whose ratio is below 1 - clip_ratio_low (sequence-level losses: all or none)",
     "outside_high": "tokens whose ratio is above 1 + clip_ratio_high; both NaN for a loss without a range",
     "clipped": "tokens with advantage not 0 whose surrogate has gradient 0",
-    "kept_ratio": "mean over tokens of (ratio if not clipped else 0); other losses: derivative over its on-policy value",
+    "kept_ratio": "mean over tokens of (ratio if not clipped else 0); else derivative over its on-policy value",
     "pull": "sum over tokens of |dL/dlogp|, free of the number of ranks",
     "entropy": "mean over tokens of the policy's entropy at the rollout, nats",
     "response_hash": "CRC-32 of the response's token ids",

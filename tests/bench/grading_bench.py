@@ -2,9 +2,9 @@
 
     python tests/bench/grading_bench.py [--answers 2000] [--workers 4] [--seconds 5] [--out results/bench]
 
-The answers are those of the test corpus, repeated. Contestants take turns (``--rounds``); nothing else should run. Writes
-grading.json and grading.md; asserts nothing about time. ``agree`` is the share of the corpus's verdicts that a contestant
-gives: verl's scorers were made for other formats, so theirs says how much the formats differ, not how good they are.
+The answers are those of the test corpus, repeated. Contestants take turns (``--rounds``); nothing else should run.
+Writes grading.json and grading.md; asserts nothing about time. ``agree`` is the share of the corpus's verdicts that a
+contestant gives: verl's scorers were made for other formats, so theirs says how much the formats differ.
 """
 
 import argparse
