@@ -109,7 +109,13 @@ def write_report(
         page = folder / "index.html"
         page.write_text(render_page(name, report, content), encoding="utf-8")
     shown = sum(map(len, figures.values()))
-    console.print(f"wrote {page}: {len(runs.runs)} runs, {shown} figures, {len(tables)} tables", soft_wrap=True)
+    lacking = sum(map(len, absent.values()))
+    console.print(
+        f"wrote {page}: {len(runs.runs)} runs, {shown} figures ({lacking} missing, the page says why), "
+        f"{len(tables)} tables",
+        highlight=False,
+        soft_wrap=True,
+    )
     return page
 
 

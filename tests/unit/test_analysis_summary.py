@@ -1,5 +1,6 @@
 """The summary frame, the table and the command line."""
 
+import json
 import math
 from io import StringIO
 from pathlib import Path
@@ -77,13 +78,13 @@ def test_command_writes_figures_and_lists_missing_ones(tmp_path: Path, capsys: p
         del metrics["accuracy"]
         write_run(tmp_path / "runs", metrics, arm=arm)
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--smooth", "3"]) == 0
-    names = {file.name for file in (tmp_path / "out").iterdir()}
+    names = {file.name for file in (tmp_path / "out/figures/fake").iterdir()}
     assert names == {
         f"{name}.{kind}" for name in ("response_length", "clip_fraction", "reward") for kind in ("png", "pdf")
     }
-    out = capsys.readouterr().out
-    assert "missing accuracy" in out
-    assert "response_length.png" in out
+    absent = json.loads((tmp_path / "out/report.json").read_text())["missing_figures"]
+    assert absent["fake"]["accuracy"] == "no run recorded accuracy"
+    assert f"3 figures ({sum(map(len, absent.values()))} missing" in capsys.readouterr().out
 
 
 def test_command_keeps_experiments_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,9 +92,9 @@ def test_command_keeps_experiments_apart(tmp_path: Path, monkeypatch: pytest.Mon
     for experiment in ("one", "two"):
         write_run(tmp_path / "runs", training_like(4, 0), experiment=experiment, controlled={"task": experiment})
     assert main(["runs"]) == 0
-    assert (tmp_path / "results/reports/one/figures/reward.pdf").exists()
+    assert (tmp_path / "results/reports/one+two/figures/one/reward.pdf").exists()
     assert main(["runs", "--out", "out"]) == 0
-    assert (tmp_path / "out/two/reward.png").exists()
+    assert (tmp_path / "out/figures/two/reward.png").exists()
 
 
 def test_command_refuses_bad_input_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
