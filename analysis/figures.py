@@ -57,6 +57,7 @@ __all__ = [
     "three_panels",
 ]
 
+NO_PARTS = ("timeout", "error")  # of the reward: how often its grader came to no verdict
 PAPER = "paper_"  # before the number of the paper's figure
 DATA_KEYS = ("hash.train_data", "hash.heldout_data", "data.train_max_samples", "data.val_max_samples")
 

@@ -12,6 +12,7 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 from harness.config import ConfigError
 from harness.engines import ENGINES
 from harness.evaluate import Benchmark
+from harness.plugin.reward import outcome
 from harness.plugin.sampling import SamplingParams, response_seed
 
 STREAM = "evaluation"  # keeps the seeds apart from those of training steps
@@ -49,14 +50,16 @@ class Answerer:
         indices = [int(question["extra_info"]["index"]) for question, _ in asked]
         seeds = [response_seed(self.seed, STREAM, i, s) for i, (_, s) in zip(indices, asked, strict=True)]
         responses = self.generate([prompts[index] for index in indices], seeds)
+        truths = [question["reward_model"]["ground_truth"] for question, _ in asked]
+        scores = self.grader.score_many(zip(responses, truths, strict=True))
         return [
-            self._row(index, sample, tokens, question["reward_model"]["ground_truth"])
-            for index, (question, sample), tokens in zip(indices, asked, responses, strict=True)
+            self._row(index, sample, tokens, score["reward_extra_info"])
+            for index, (_, sample), tokens, score in zip(indices, asked, responses, scores, strict=True)
         ]
 
     def close(self) -> None:
         """End what the grader started."""
-        getattr(self.grader, "close", lambda: None)()
+        self.grader.close()
 
     def _prompt(self, question: dict[str, Any]) -> list[int]:
         ids = self.builder.build_initial_tokens([dict(message) for message in question["prompt"]])
@@ -67,14 +70,13 @@ class Answerer:
             )
         return ids
 
-    def _row(self, index: int, sample: int, tokens: list[int], ground_truth: str) -> dict[str, Any]:
-        info = self.grader.score(tokens, ground_truth)["reward_extra_info"]
-        right = int(info["acc"] == 1)
+    @staticmethod
+    def _row(index: int, sample: int, tokens: list[int], info: dict[str, Any]) -> dict[str, Any]:
         return {
             "question": index,
             "sample": sample,
-            "correct": right,
+            "correct": int(info["acc"] == 1),
             "tokens": len(tokens),
             "truncated": bool(info["truncated"]),
-            "outcome": "right" if right else "wrong",
+            "outcome": outcome(info),
         }

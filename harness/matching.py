@@ -72,6 +72,7 @@ EXECUTION = (
     "actor_rollout_ref.rollout.trace.*",
     "actor_rollout_ref.rollout.prometheus.*",
     "reward.num_workers",
+    "reward.reward_kwargs.pool.workers",
 )
 # Keys that are the run's one seed; a value that differs from it is controlled instead.
 SEED = (

@@ -29,6 +29,7 @@ from rich.console import Console
 from harness import checks, matching
 from harness.assets import ROOT
 from harness.config import CONF, ConfigError, build_assets, digest, flatten, register
+from harness.grading import mathematics
 from harness.launch import drop_checkpoints, resume_point, train_process
 from harness.progress import Monitor
 from harness.rundir import RunDir, write_json
@@ -69,7 +70,9 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
         "planned_steps": flat[matching.STEPS],
         "overrides": overrides,
         "created": time.time(),
-        "versions": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: metadata.version(name) for name in PACKAGES}
+        | mathematics.versions()
+        | {"python": platform.python_version()},
         "commit": _commit(),
         "hardware": _hardware(),
     }

@@ -76,9 +76,13 @@ class BatchAgentLoopManager:
             ]
         )
         responses = [answer for part in answers for answer in part]
+        scores = self.reward_manager.score_many(
+            (tokens, prompt["reward_model"]["ground_truth"])
+            for (prompt, _), (tokens, _) in zip(requests, responses, strict=True)
+        )
         rows = [
-            self._fields(prompt, sample, tokens, log_probs, step)
-            for (prompt, sample), (tokens, log_probs) in zip(requests, responses, strict=True)
+            self._fields(prompt, sample, tokens, log_probs, score, step)
+            for (prompt, sample), (tokens, log_probs), score in zip(requests, responses, scores, strict=True)
         ]
         self._put(rows, partition="val" if validate else "train", step=step)
 
@@ -97,10 +101,15 @@ class BatchAgentLoopManager:
         return ids
 
     def _fields(
-        self, prompt: dict[str, Any], sample: int, tokens: list[int], log_probs: list[float], step: int
+        self,
+        prompt: dict[str, Any],
+        sample: int,
+        tokens: list[int],
+        log_probs: list[float],
+        score: dict[str, Any],
+        step: int,
     ) -> dict[str, Any]:
         """One response with the fields that verl's ``AgentLoopWorkerTQ`` writes (trainer/ppo/v1/agent_loop_tq.py)."""
-        score = self.reward_manager.score(tokens, prompt["reward_model"]["ground_truth"])
         output = AgentLoopOutput(
             prompt_ids=prompt["prompt_ids"],
             response_ids=tokens,

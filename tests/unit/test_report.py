@@ -120,7 +120,9 @@ def test_the_certificate_tells_what_differs(tmp_path: Path) -> None:
     for arm, values, start in (("gspo", treatment, "a"), ("luspo", other, "a"), ("luspo_norm", other, "b")):
         write_run(
             tmp_path, {"response_length": [1.0]}, arm=arm,
-            manifest={"treatment": values, "step1_responses": start, "versions": {"verl": "1" if start == "a" else "2"}},
+            manifest={
+                "treatment": values, "step1_responses": start, "versions": {"verl": "1" if start == "a" else "2"}
+            },
         )  # fmt: skip
     found = certificate(load_runs(tmp_path))
     assert found["matched"]
