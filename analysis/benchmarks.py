@@ -1,7 +1,7 @@
 """Accuracy on benchmarks with its uncertainty. Runs, questions and samples are three sources of variation.
 
 ``evals`` is a tidy frame with one row per run, question and sample: run, arm, seed, benchmark, question, sample,
-correct (1 or 0), tokens, truncated, outcome; further columns are ignored. Accuracies are in percent.
+correct (1 or 0), and settings where they are recorded; further columns are ignored. Accuracies are in percent.
 """
 
 import math
@@ -86,9 +86,10 @@ def question_means(evals: pd.DataFrame) -> pd.DataFrame:
     """Mean of ``correct`` over samples, a share: rows runs, columns questions of one benchmark.
 
     Raises ``AnalysisError`` naming run and question where not every run has the same questions with the same number of
-    samples, a sample is there twice or has no result, or there is not exactly one benchmark.
+    samples, a sample is there twice or has no result; naming the runs where they were sampled or graded with unequal
+    settings; or if there is not exactly one benchmark.
     """
-    _one(evals, "benchmark")
+    _require_one_settings(evals, _one(evals, "benchmark"))
     again = evals[evals.duplicated(["run", "question", "sample"])]
     if len(again):
         run, question, sample = again[["run", "question", "sample"]].iloc[0]
@@ -250,6 +251,15 @@ def _one(evals: pd.DataFrame, column: str) -> Any:
     if len(values) != 1:
         raise AnalysisError(f"evaluations of {len(values)} {column}s ({', '.join(map(str, values))}), one is needed")
     return values[0]
+
+
+def _require_one_settings(evals: pd.DataFrame, benchmark: str) -> None:
+    """Raise ``AnalysisError`` unless all runs were evaluated alike; not recorded is a setting of its own."""
+    if "settings" not in evals or evals["settings"].nunique() < 2:
+        return
+    runs = evals.groupby("settings")["run"].unique()
+    named = "; ".join(f"{settings or 'not recorded'}: {', '.join(map(str, of))}" for settings, of in runs.items())
+    raise AnalysisError(f"{benchmark}: evaluated with {len(runs)} settings ({named}); evaluate all runs alike")
 
 
 def _run_of(evals: pd.DataFrame) -> pd.Series:

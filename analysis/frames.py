@@ -122,8 +122,15 @@ def read_sequences(
 
 
 def read_eval(file: Path) -> pd.DataFrame:
-    """``EVAL_COLUMNS`` of an evaluation; raises ``RunDirError`` if a question and sample is there twice."""
-    frame = _read_parquet(file, list(EVAL_COLUMNS)).to_pandas()
+    """``EVAL_COLUMNS`` of an evaluation; settings are "" where they were not recorded yet.
+
+    Raises ``RunDirError`` if a question and sample is there twice or a column is missing.
+    """
+    frame = _read_parquet(file).to_pandas()
+    if "settings" not in frame:
+        frame["settings"] = ""
+    _require_columns(file, frame.columns, list(EVAL_COLUMNS))
+    frame = frame[list(EVAL_COLUMNS)]
     twice = frame[frame.duplicated(["step", "question", "sample"])]
     if len(twice):  # it would weigh double
         question, sample = twice[["question", "sample"]].iloc[0]

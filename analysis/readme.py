@@ -11,10 +11,13 @@ from analysis.figures import MIN_T_RUNS, save, three_panels
 from analysis.load import AnalysisError, Runs, load_runs, require_matched
 from analysis.numbers import ARM_COLUMNS, Report, build_report
 from analysis.report import REPORTS
+from analysis.sections import contrast_tables
+from analysis.tables import to_markdown
 from harness.rundir import write_json
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 REPORT = REPORTS / "readme" / "report.json"
+SHOWN = ("attribution_", "fork_")  # of the contrasts; the 2 x 2 itself is in the report
 FIGURE = Path("results/reference/figure.png")
 FIGURE_EXPERIMENT, FIGURE_ARMS = "tiny", ("grpo", "gspo", "luspo")
 
@@ -22,7 +25,10 @@ FIGURE_EXPERIMENT, FIGURE_ARMS = "tiny", ("grpo", "gspo", "luspo")
 def render(report: Report, claims: Claims, figure: str | None) -> str:
     """The README's block in Markdown, without the markers. figure: the image's address, None where there is none."""
     parts = [_figure(report, figure), _claims_table(report, claims)]
-    parts += [_arms_table(name, content) for name, content in report["experiments"].items()]
+    for experiment, content in report["experiments"].items():
+        if "fork" not in content:  # one step has no learning to show
+            parts.append(_arms_table(experiment, content))
+        parts += [to_markdown(t).strip() for t in contrast_tables(report, experiment) if t.name.startswith(SHOWN)]
     return "\n\n".join(parts)
 
 
@@ -131,7 +137,8 @@ def _verdicts(claim: Claim, column: str, claims: Claims, found: dict[tuple[str, 
             continue
         name = "" if experiment.lower() == column.lower() else f"{experiment}: "
         explain = result["reason"] and (not result["n"] or result["verdict"] == "undecided")
-        why = f": {result['reason']}" if explain else ""
+        # Without any value the last seed's reason says it all; the report has the others.
+        why = f": {result['reason'].rsplit(': ', 1)[-1]}" if explain else ""
         effect = f"{result['text']} ({result['n']}), " if result["n"] else ""
         said.append(f"{name}{effect}{result['verdict']}{why}".replace("|", "\\|"))
     return "<br>".join(said) or "not run"

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,12 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
+from yaml import YAMLError
 
 from harness.config import CONF, ConfigError, asset_path
 from harness.launch import checkpoints, intact
 from harness.matching import content_hash
-from harness.rundir import EVAL_COLUMNS, RunDir, RunDirError, find_runs, write_json
+from harness.rundir import EVAL_COLUMNS, RunDir, RunDirError, find_runs, settings_hash, write_json
 
 BENCHMARKS = CONF / "benchmark"
 ANSWERS = 1024  # of one part, which is what an interruption can lose
@@ -57,12 +58,11 @@ def load_benchmark(name: str, **given: Any) -> Benchmark:
         known = ", ".join(sorted(file.stem for file in BENCHMARKS.glob("*.yaml")))
         raise ConfigError(f"benchmark={name}: no {path.relative_to(CONF.parent)}; there are {known}")
     content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    unknown = given.keys() - Benchmark.__dataclass_fields__.keys()
+    kinds = {field.name: field.type for field in fields(Benchmark) if field.name != "name"}
+    unknown = given.keys() - kinds.keys()
     if unknown:
-        raise ConfigError(
-            f"unknown key {', '.join(sorted(unknown))}; there are {', '.join(Benchmark.__dataclass_fields__)}"
-        )
-    benchmark = Benchmark(name, **{**content, **given})
+        raise ConfigError(f"unknown key {', '.join(sorted(unknown))}; there are {', '.join(kinds)}")
+    benchmark = Benchmark(name, **{key: _as(key, value, kinds[key]) for key, value in {**content, **given}.items()})
     if benchmark.k < 1:
         raise ConfigError(f"k={benchmark.k}: at least one answer to each question")
     return benchmark
@@ -75,10 +75,11 @@ def initial_model(run: RunDir) -> RunDir:
     """
     manifest = run.manifest()
     base = RunDir(run.path.parents[1] / BASE / run.path.name)
-    arm = {"arm": BASE, "algo": BASE, "clip": "", "treatment": {}, "planned_steps": 0, "overrides": []}
-    base.write_manifest({**manifest, **arm})
-    base.config.write_bytes(run.config.read_bytes())
-    base.write_status("done", last_step=0, planned_steps=0)
+    if not (base.path / "manifest.json").exists():
+        base.write_status("done", last_step=0, planned_steps=0)
+        base.config.write_bytes(run.config.read_bytes())
+        arm = {"arm": BASE, "algo": BASE, "clip": "", "treatment": {}, "planned_steps": 0, "overrides": []}
+        base.write_manifest({**manifest, **arm})  # last: where it is, the others are
     return base
 
 
@@ -160,17 +161,19 @@ def evaluate(run: RunDir, benchmark: Benchmark, step: int, engine: str, seed: in
         )
     settings = settings_of(benchmark, file, config, engine, seed, step)
     result, record = run.eval / f"{benchmark.name}.parquet", run.eval / f"{benchmark.name}.json"
-    if record.exists():
+    drafts = run.eval / f".{benchmark.name}"
+    if not record.exists():  # nobody knows with which settings these were made
+        shutil.rmtree(drafts, ignore_errors=True)
+    elif result.exists() or any(drafts.glob("*.parquet")):
         old = json.loads(record.read_text())
         differ = [key for key in settings if old["settings"].get(key) != settings[key]]
         if differ:
             named = ", ".join(f"{key} ({old['settings'].get(key)} there, {settings[key]} now)" for key in differ)
             raise ConfigError(f"{record} was made with other settings: {named}; move it away to evaluate anew")
-        if result.exists():
+        if result.exists() and "summary" in old:
             return old["summary"]
     write_json(record, {"settings": settings})
     questions = pd.read_parquet(file).to_dict("records")
-    drafts = run.eval / f".{benchmark.name}"
     drafts.mkdir(parents=True, exist_ok=True)
     shares = list(enumerate(parts(questions, benchmark.k)))
     missing = [(number, share) for number, share in shares if not (drafts / f"{number}.parquet").exists()]
@@ -179,7 +182,7 @@ def evaluate(run: RunDir, benchmark: Benchmark, step: int, engine: str, seed: in
         for number, share in track(
             missing, f"{run.path.parent.name} {run.path.name} {benchmark.name}", console=console
         ):
-            frame = pd.DataFrame(answerer.answers(share)).assign(step=step)
+            frame = pd.DataFrame(answerer.answers(share)).assign(step=step, settings=settings_hash(settings))
             draft = drafts / f".{number}"
             frame[list(EVAL_COLUMNS)].to_parquet(draft, index=False)
             draft.replace(drafts / f"{number}.parquet")
@@ -214,17 +217,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         options: Any = OmegaConf.to_container(
             OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()])
         )
-        step, seed, engine = options.pop("step", None), int(options.pop("seed", 0)), options.pop("engine", None)
+        step, engine = options.pop("step", None), options.pop("engine", None)
+        step = None if step is None else _as("step", step, int)
+        seed = _as("seed", options.pop("seed", 0), int)
         benchmarks = [load_benchmark(name, **options) for name in names]
         engine = engine or _default_engine()
-    except (ConfigError, RunDirError, TypeError) as error:
+    except (ConfigError, RunDirError, TypeError, YAMLError) as error:
         console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
         return 2
     failed = 0
     for run in runs:
         for benchmark in benchmarks:
             try:
-                at = run.manifest()["planned_steps"] if step is None else int(step)
+                if not run.config.exists():
+                    raise ConfigError(f"{run.config}: missing; only runs of `harness.train` can be evaluated")
+                at = run.manifest()["planned_steps"] if step is None else step
                 target = initial_model(run) if at == 0 else run
                 found = evaluate(target, benchmark, at, engine, seed, console)
             except (ConfigError, RunDirError) as error:
@@ -238,6 +245,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         for folder in run.eval.glob(".model-*"):
             shutil.rmtree(folder)
     return 1 if failed else 0
+
+
+def _as(key: str, value: Any, kind: Any) -> Any:
+    """The value as ``kind``, so that 1 and 1.0 are the same setting; raises ``ConfigError`` where it is none."""
+    try:
+        found = kind(value)
+    except (TypeError, ValueError):
+        found = None
+    if found != value:
+        raise ConfigError(f"{key}={value}: expected {'a whole number' if kind is int else kind.__name__}")
+    return found
 
 
 def _runs(paths: str) -> list[RunDir]:

@@ -13,6 +13,7 @@
         eval/<benchmark>.parquet               one row per (question, sample) (columns: ``EVAL_COLUMNS``)
 """
 
+import hashlib
 import json
 import math
 import os
@@ -61,6 +62,7 @@ EVAL_COLUMNS = {
     "truncated": "as long as the limit and not ended by EOS",
     "outcome": "what the grader said: right, wrong, timeout, error",
     "step": "of the checkpoint that was evaluated, 0 for the initial model",
+    "settings": "hash of how it was sampled and graded (``settings_hash``); results of others never share a table",
 }
 
 # Columns of our own in metrics.jsonl, beside verl's (which all contain a slash).
@@ -222,6 +224,12 @@ def find_runs(root: Path) -> list[RunDir]:
     if (root / "manifest.json").exists():
         return [RunDir(root)]
     return [RunDir(p.parent) for p in sorted(root.rglob("manifest.json"))]
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """Sixteen hex digits that say how an evaluation was sampled and graded: of all its settings but the step."""
+    content = json.dumps({key: value for key, value in settings.items() if key != "step"}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
