@@ -22,7 +22,7 @@ RUNS ?= $(foreach e,$(subst $(comma), ,$(EXPERIMENT)),$(if $(filter reference/%,
 NAME ?= $(subst /,-,$(subst $(comma),+,$(EXPERIMENT)))
 
 
-.PHONY: help setup sweep report notebook eval readme test test-slow lint bench clean
+.PHONY: help setup doctor sweep report notebook eval readme test test-slow lint bench clean
 
 help:  ## this help
 	@sed -n 's/^# \(make\|Variables\)/\1/p' Makefile
@@ -41,6 +41,9 @@ $(VENV)/.done: pyproject.toml
 sweep: setup  ## train every algorithm of ALGOS with every seed of SEEDS, then a table and the curves
 	$(PY) -m harness.train -m experiment=$(EXPERIMENT) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(ALGOS),algo=$(ALGOS)) \
 	  seed=$(SEEDS) $(if $(STEPS),trainer.total_training_steps=$(STEPS)) $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
+
+doctor: setup  ## would a run of EXPERIMENT start here? one line for each check, with the remedy
+	$(PY) -m harness.doctor experiment=$(EXPERIMENT) $(ARGS)
 
 report: setup  ## figures, tables and verdicts of EXPERIMENT (or several, or reference/tiny) into results/reports
 	$(PY) -m analysis $(RUNS) --name $(NAME) $(ARGS)

@@ -47,7 +47,8 @@ def fork_overrides(run: RunDir, step: int | None) -> list[str]:
         *kept,
         "sweep=fork",
         f"harness.suffix=_fork_{manifest['arm'].replace(',', '_').replace('=', '')}_{step}",
-        f"harness.fork_from={folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder}",
+        # Quoted: the path has an equals sign.
+        f"harness.fork_from='{folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder}'",
         f"trainer.total_training_steps={step + 1}",
     ]
 
