@@ -1,0 +1,52 @@
+"""Forks as the analysis sees them: one trained step between two validations."""
+
+from pathlib import Path
+
+import pytest
+from fake_runs import write_attempt, write_run
+from scipy import stats
+
+from analysis import load_runs
+from analysis.claims import load_claims
+from analysis.fork import fork_effects, fork_frame, is_fork
+from analysis.load import AnalysisError
+from analysis.numbers import build_report
+
+CHANGES = {"gspo": (0.4, 0.1, 0.3), "luspo": (0.9, 1.1, 1.3)}
+
+
+def write_forks(root: Path) -> None:
+    for arm, changes in CHANGES.items():
+        for seed, change in enumerate(changes):
+            run = write_run(root, experiment="tiny_fork", arm=arm, seed=seed, planned=21)
+            rows = {
+                20: {"val_response_length": 30.0 + seed},
+                21: {"response_length": 31.0, "val_response_length": 30.0 + seed + change},
+            }
+            write_attempt(run, rows)
+
+
+def test_changes_and_their_intervals(tmp_path: Path) -> None:
+    write_forks(tmp_path)
+    runs = load_runs(tmp_path)
+    assert is_fork(runs)
+    frame = fork_frame(runs).set_index(["arm", "seed"])
+    assert frame.loc[("luspo", 1), ["step", "before", "after"]].tolist() == pytest.approx([21, 31.0, 32.1])
+    effects = fork_effects(fork_frame(runs)).set_index("arm")
+    for arm, changes in CHANGES.items():
+        low, high = stats.t.interval(0.95, 2, sum(changes) / 3, stats.sem(changes))
+        assert effects.loc[arm, ["estimate", "low", "high"]].tolist() == pytest.approx([sum(changes) / 3, low, high])
+    assert [row["arm"] for row in build_report(runs, load_claims())["experiments"]["tiny_fork"]["fork"]] == list(
+        CHANGES
+    )
+
+
+def test_a_run_of_many_steps_is_no_fork(tmp_path: Path) -> None:
+    write_forks(tmp_path)
+    write_run(
+        tmp_path, {"response_length": [1.0, 2.0], "val_response_length": [1.0, 2.0]}, experiment="tiny_fork", arm="grpo"
+    )
+    runs = load_runs(tmp_path)
+    assert not is_fork(runs)
+    with pytest.raises(AnalysisError, match="tiny_fork/grpo/seed=0 is no fork"):
+        fork_frame(runs)
