@@ -30,8 +30,8 @@ def certificate(runs: Runs, varies: Sequence[str] = ()) -> dict[str, Any]:
     fingerprints: dict[str, list[str]] = {}
     for fingerprint, rows in runs.runs.groupby("fingerprint"):
         fingerprints[str(fingerprint)] = sorted(rows["arm"].unique())
-    arms = runs.runs.drop_duplicates("arm").sort_values("arm")
-    treatments = {row.arm: runs.manifests[row.run].get("treatment", {}) for row in arms.itertuples()}
+    arms = runs.runs.drop_duplicates("arm").sort_values("arm").to_dict("records")
+    treatments = {str(row["arm"]): runs.manifests[row["run"]].get("treatment", {}) for row in arms}
     pairs, equal = _same_start(runs)
     return {
         "matched": not why_not,

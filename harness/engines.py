@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from harness.plugin.sampling import SamplingParams, eos_token_ids, sample
 
@@ -16,7 +17,7 @@ def transformers_engine(model: Path, params: SamplingParams, dtype: str, batch: 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    policy = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+    policy: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), attn_implementation="sdpa")
     policy = policy.to(device).eval()
     eos = eos_token_ids(str(model), AutoTokenizer.from_pretrained(model))
 
@@ -32,8 +33,8 @@ def transformers_engine(model: Path, params: SamplingParams, dtype: str, batch: 
 
 def vllm_engine(model: Path, params: SamplingParams, dtype: str) -> Generate:
     """vLLM with a seed for every response; needs a GPU and the extra ``gpu``."""
-    from vllm import LLM
-    from vllm import SamplingParams as VllmParams
+    from vllm import LLM  # pyright: ignore[reportMissingImports]
+    from vllm import SamplingParams as VllmParams  # pyright: ignore[reportMissingImports]
 
     engine = LLM(model=str(model), dtype=dtype)
 

@@ -27,7 +27,8 @@ def tiny_asset(seed: int = 0) -> Path:
         import pandas as pd
 
         heldout = pd.read_parquet(source / "heldout.parquet")
-        total = heldout["reward_model"].map(lambda truth: int(truth["ground_truth"]))
+        truths: list[dict[str, str]] = heldout["reward_model"].tolist()
+        total = pd.Series([int(truth["ground_truth"]) for truth in truths], index=heldout.index)
         for name, rows in (("easy", heldout[total <= total.median()]), ("hard", heldout[total > total.median()])):
             rows.to_parquet(folder / f"{name}.parquet", index=False)
 
