@@ -1,0 +1,118 @@
+"""Checks of the model's folder: all its weights, an architecture that transformers has, a tokenizer that can chat."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from harness import checks
+from harness.config import ConfigError, asset_path
+from harness.doctor_finding import Finding, Flat, describe, failure, ok
+
+MODEL = "actor_rollout_ref.model"
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+DOWNLOAD = "hf download once more: it fetches what is missing"
+EXCHANGE = [{"role": "user", "content": "1 + 1"}]
+
+
+def weights(flat: Flat) -> Iterator[Finding]:
+    """Every file that the index names, none of them cut short. Raises ``ConfigError`` where there is no folder."""
+    folder = Path(asset_path(f"{MODEL}.path", flat[f"{MODEL}.path"], flat["harness.asset_seed"])).expanduser()
+    checks._model_folder({**flat, f"{MODEL}.path": str(folder)})
+    missing = missing_shards(folder)
+    if missing:
+        yield failure(f"{folder} lacks {len(missing)} files of weights: {', '.join(missing)}", DOWNLOAD)
+    cut = {file.name: reason for file in sorted(folder.glob("*.safetensors")) if (reason := damage(file))}
+    for name, reason in cut.items():
+        yield failure(f"{folder / name} is not whole ({reason})", f"delete it, then {DOWNLOAD}")
+    if not missing and not cut:
+        count = parameters(folder)
+        yield ok(f"{folder}" + (f": {count:,} parameters, all there" if count else ""))
+
+
+def architecture(flat: Flat) -> Iterator[Finding]:
+    """The class that config.json names is one of transformers', or comes with the folder and is trusted."""
+    folder = model_folder(flat)
+    if folder is None or not (folder / "config.json").is_file():
+        return  # `weights` says so
+    import transformers
+
+    content = json.loads((folder / "config.json").read_text())
+    names = content.get("architectures") or []
+    own_code = bool(content.get("auto_map")) and flat[f"{MODEL}.trust_remote_code"]
+    unknown = [name for name in names if name not in dir(transformers)]
+    if not names:
+        yield failure(f"{folder / 'config.json'} names no architecture", "the config.json that came with the weights")
+    elif unknown and not own_code:
+        yield failure(
+            f"{folder / 'config.json'} names {', '.join(unknown)}, which transformers {transformers.__version__} lacks",
+            "a model that it has" + (f", or {MODEL}.trust_remote_code=true" if content.get("auto_map") else ""),
+        )
+    elif "vision_config" in content and not (folder / "preprocessor_config.json").is_file():
+        yield failure(f"{folder} has no preprocessor_config.json for its images", DOWNLOAD)
+    else:
+        yield ok(", ".join(names))
+
+
+def tokenizer(flat: Flat) -> Iterator[Finding]:
+    """The tokenizer loads and renders a question."""
+    folder = model_folder(flat)
+    if folder is None:
+        return  # `weights` says so
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=flat[f"{MODEL}.trust_remote_code"])
+    except Exception as error:  # noqa: BLE001  (transformers raises whatever its many formats raise)
+        yield failure(f"the tokenizer of {folder} does not load ({describe(error)})", DOWNLOAD)
+        return
+    template = flat.get(f"{MODEL}.custom_chat_template") or loaded.chat_template
+    if not template:
+        yield failure(
+            f"the tokenizer of {folder} has no chat template",
+            f"chat_template.jinja in that folder, or {MODEL}.custom_chat_template",
+        )
+        return
+    text = loaded.apply_chat_template(EXCHANGE, chat_template=template, add_generation_prompt=True, tokenize=False)
+    if EXCHANGE[0]["content"] not in text:
+        yield failure(f"the chat template of {folder} leaves the question out", f"{MODEL}.custom_chat_template")
+    else:
+        yield ok(f"{len(loaded):,} tokens, with a chat template")
+
+
+def model_folder(flat: Flat) -> Path | None:
+    """The model's folder, None where there is none."""
+    try:
+        path = asset_path(f"{MODEL}.path", flat[f"{MODEL}.path"], flat["harness.asset_seed"])
+    except ConfigError:
+        return None
+    folder = Path(path).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def missing_shards(folder: Path) -> list[str]:
+    """Files that an index of the folder names and that are not there."""
+    indices = [json.loads((folder / name).read_text()) for name in INDICES if (folder / name).is_file()]
+    named = {file for index in indices[:1] for file in index["weight_map"].values()}
+    return sorted(file for file in named if not (folder / file).is_file())
+
+
+def damage(file: Path) -> str | None:
+    """Why a safetensors file cannot be read, None if it can; its header says how long it must be."""
+    try:
+        with safe_open(file, framework="numpy"):
+            return None
+    except (SafetensorError, OSError) as error:
+        return describe(error)
+
+
+def parameters(folder: Path) -> int:
+    """Numbers in the folder's safetensors files, from their headers; 0 where there are none that can be read."""
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        if damage(file) is None:
+            with safe_open(file, framework="numpy") as content:
+                total += sum(math.prod(content.get_slice(name).get_shape()) for name in content.keys())  # noqa: SIM118
+    return total

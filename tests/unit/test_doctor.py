@@ -1,0 +1,466 @@
+"""Would a run start here? Every bad case is made for real: a missing file, a full disk, a node that shares nothing."""
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from harness import checks, doctor, doctor_cluster, doctor_machine, doctor_software
+from harness.assets import ROOT
+from harness.config import ConfigError, asset_path
+from harness.doctor_cluster import Node, job_findings, make_probe, node_findings, survey
+from harness.doctor_finding import Finding, failure, findings, ok
+from harness.doctor_machine import checkpoint_bytes, disk, gpus, host, kept_checkpoints
+from harness.doctor_model import architecture, parameters, tokenizer, weights
+from harness.doctor_run import RULES, data, grader, settings, tracking
+from harness.doctor_software import engines, versions
+
+MODEL = "actor_rollout_ref.model.path"
+ACTOR = "actor_rollout_ref.actor"
+ROLLOUT = "actor_rollout_ref.rollout"
+ADDRESS = "ray_kwargs.ray_init.address"
+TINY_PARAMETERS = 94_720  # conf/policy/tiny.yaml
+Flat = dict[str, Any]
+
+
+@pytest.fixture
+def tiny(flat: Callable[..., Flat], tmp_path: Path) -> Flat:
+    """tiny's configuration, with runs in a folder of the test's own."""
+    return flat("experiment=tiny") | {"harness.root": str(tmp_path / "runs")}
+
+
+@pytest.fixture
+def copied(tiny: Flat, tmp_path: Path) -> tuple[Flat, Path]:
+    """The same with a copy of its model, and that copy."""
+    folder = tmp_path / "model"
+    shutil.copytree(asset_path(MODEL, tiny[MODEL], tiny["harness.asset_seed"]), folder)
+    return tiny | {MODEL: str(folder)}, folder
+
+
+def cuda(flat: Flat, count: int = 2) -> Flat:
+    return flat | {"trainer.device": "cuda", "trainer.n_gpus_per_node": count, f"{ROLLOUT}.name": "vllm"}
+
+
+def levels(found: Iterable[Finding]) -> list[str]:
+    return [finding.level for finding in found]
+
+
+def only(found: Iterable[Finding], level: str, *words: str) -> Finding:
+    """The one finding, of that level and with these words in what was found."""
+    (finding,) = list(found)
+    assert finding.level == level, finding
+    assert all(word in finding.found for word in words), finding
+    assert level == "ok" or finding.remedy or level == "warning", finding
+    return finding
+
+
+# -- the whole -------------------------------------------------------------------------------------------------------
+
+
+def test_tiny_would_start_here_and_every_check_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main(["experiment=tiny"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 100 for line in lines)
+    assert not any("\x1b" in line for line in lines)
+    assert set(doctor.checks()) <= {line.split()[1] for line in lines if line.startswith(("ok", "warning"))}
+    assert not any(line.startswith("failure") for line in lines)
+
+
+def test_a_configuration_that_cannot_be_composed_is_a_line_and_not_a_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert doctor.main(["experiment=nonsense"]) == 1
+    out = capsys.readouterr().out
+    assert "failure settings" in out
+    assert "nonsense" in out
+    assert "versions" in out  # what needs no configuration is still checked
+
+
+def test_a_missing_package_is_a_line_too() -> None:
+    code = "import sys; sys.modules['hydra'] = None; from harness.doctor import main; sys.exit(main([]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "hydra" in done.stdout
+    assert "make setup" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_check_that_breaks_is_a_failure_and_the_others_go_on(
+    tiny: Flat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: Flat) -> list[Finding]:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(doctor, "composed", lambda _: tiny)
+    monkeypatch.setattr(doctor, "checks", lambda: {"odd": broken, "even": lambda _: [ok("fine")]})
+    assert doctor.main([]) == 1
+    out = capsys.readouterr().out
+    assert "RuntimeError: first line" in out
+    assert "second line" not in out
+    assert "fine" in out
+
+
+def test_a_config_error_is_said_in_its_own_words(tiny: Flat) -> None:
+    def refuse(_: Flat) -> list[Finding]:
+        raise ConfigError("a is wrong; set b")
+
+    assert findings(refuse, tiny) == [failure("a is wrong; set b")]
+
+
+# -- software --------------------------------------------------------------------------------------------------------
+
+
+def wrong_versions(monkeypatch: pytest.MonkeyPatch, **given: str | None) -> list[Finding]:
+    true = metadata.version
+
+    def version(name: str) -> str:
+        found = given.get(name, "")
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found or true(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    return list(versions({}))
+
+
+def test_packages_as_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(wrong_versions(monkeypatch, torch="2.13.0+cu130"), "ok")
+
+
+@pytest.mark.parametrize(
+    ("given", "level", "words"),
+    [
+        ({"verl": "0.9.2"}, "failure", ("verl 0.9.2", "==0.9.1")),
+        ({"torch": "2.14.0"}, "failure", ("torch 2.14.0", "<2.14")),
+        ({"ray": None}, "failure", ("ray is not installed", "2.60")),
+        ({"matplotlib": "3.0"}, "warning", ("matplotlib 3.0",)),  # the analysis' alone
+    ],
+)
+def test_other_versions_are_named(
+    given: dict[str, Any], level: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(wrong_versions(monkeypatch, **given), level, *words)
+
+
+def test_another_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_software.platform, "python_version", lambda: "3.14.1")
+    only(versions({}), "failure", "Python 3.14.1")
+
+
+def test_engines_are_imported_where_they_are_used(tiny: Flat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(engines(tiny), "ok")
+    monkeypatch.setattr(doctor_software.importlib.util, "find_spec", lambda _: None)
+    only(engines(cuda(tiny)), "failure", "vllm", "not installed")
+    monkeypatch.undo()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "vllm.py").write_text("raise ImportError('libcudart.so.13: cannot open shared object file')")
+    only(engines(cuda(tiny)), "failure", "vllm", "libcudart.so.13")
+    (tmp_path / "vllm.py").write_text("import os; os.kill(os.getpid(), 11)")
+    only(engines(cuda(tiny)), "failure", "signal 11")
+
+
+# -- machine ---------------------------------------------------------------------------------------------------------
+
+
+def pretend_gpus(monkeypatch: pytest.MonkeyPatch, *free: float, total: float = 80e9) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(free))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (int(free[number]), int(total)))
+
+
+def test_gpus_are_asked_for_on_cuda_only(tiny: Flat, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpus(monkeypatch)
+    only(gpus(tiny), "ok")
+    assert "cluster=cpu" in only(gpus(cuda(tiny)), "failure", "sees no GPU").remedy
+
+
+def test_gpus_are_counted_and_must_be_free(tiny: Flat, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = cuda(tiny) | {f"{ROLLOUT}.gpu_memory_utilization": 0.6}
+    pretend_gpus(monkeypatch, 79e9, 79e9, 1e9)  # the third is not the run's
+    only(gpus(wanted), "ok", "2 GPUs", "79 GB")
+    pretend_gpus(monkeypatch, 79e9)
+    found = list(gpus(wanted))
+    assert found[0].level == "failure"
+    assert "trainer.n_gpus_per_node=1" in found[0].remedy
+    pretend_gpus(monkeypatch, 79e9, 47e9)  # vLLM wants 0.6 x 80 = 48
+    only(gpus(wanted), "failure", "GPU 1: 47 GB of 80 GB")
+    pretend_gpus(monkeypatch, 79e9, 49e9)
+    only(gpus(wanted), "warning", "GPU 1")
+
+
+def test_two_nodes_on_one_machine_would_share_gpus(tiny: Flat) -> None:
+    only(gpus(cuda(tiny) | {"trainer.nnodes": 2}), "failure", "trainer.nnodes=2", "local")
+
+
+def test_memory_is_that_of_the_container(tiny: Flat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(doctor_machine, "CGROUP_LIMIT", limit)
+    small = tiny | {"harness.memory_gb": 0.5}
+    assert "failure" not in levels(host(small))
+    limit.write_text("400000000\n")
+    assert any("400 MB of 400 MB" in finding.found for finding in host(small) if finding.level == "failure")
+    limit.write_text("max\n")
+    assert "failure" not in levels(host(small))
+
+
+def test_ranks_without_a_core_are_warned_of(tiny: Flat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_machine.os, "cpu_count", lambda: 2)
+    found = list(host(tiny | {"trainer.n_gpus_per_node": 2, "trainer.nnodes": 2, "harness.memory_gb": 0.1}))
+    assert (found[0].level, found[0].found) == ("warning", "2 cores for 4 ranks")
+
+
+def test_a_checkpoint_is_three_float32_for_each_parameter_whoever_counts_them(copied: tuple[Flat, Path]) -> None:
+    flat, folder = copied
+    assert parameters(folder) == TINY_PARAMETERS
+    assert checkpoint_bytes(flat) == pytest.approx(3 * 4 * TINY_PARAMETERS)
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"model_type": "gpt2"}))  # no estimate of this one
+    assert checkpoint_bytes(flat) == pytest.approx(3 * 4 * TINY_PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("every", "keep", "steps", "number"),
+    [(20, 2, 60, 2), (20, 2, 20, 1), (20, 1, 60, 2), (20, None, 50, 3), (-1, 2, 60, 0), (100, 2, 60, 1)],
+)
+def test_checkpoints_on_disk_at_once(every: int, keep: int | None, steps: int, number: int, tiny: Flat) -> None:
+    changes = {"trainer.save_freq": every, "trainer.max_actor_ckpt_to_keep": keep}
+    assert kept_checkpoints(tiny | changes | {"trainer.total_training_steps": steps}) == number
+
+
+def test_a_disk_too_small_for_the_checkpoints(tiny: Flat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def usage(free: float) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=free))
+
+    usage(2 * 12 * TINY_PARAMETERS - 1)
+    assert "harness.root" in only(disk(tiny), "failure", "2 checkpoints").remedy
+    assert asked == [tmp_path]  # the folder that is there: the run's own is not yet
+    usage(1e9)
+    only(disk(tiny), "ok")
+
+
+def test_the_reference_runs_fit_in_what_is_set_aside_for_records(tiny: Flat) -> None:
+    run = ROOT / "results" / "reference" / "tiny" / "gspo" / "seed=20"
+    taken = sum(file.stat().st_size for file in (run / "attempts").rglob("*") if file.is_file())
+    assert taken < doctor_machine.record_bytes(tiny) < 4 * taken
+
+
+def test_a_root_that_is_a_file(tiny: Flat, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    only(disk(tiny), "failure", "not a folder")
+
+
+# -- model -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sharded(copied: tuple[Flat, Path]) -> tuple[Flat, Path]:
+    """The model's weights in two files with an index."""
+    flat, folder = copied
+    (folder / "model.safetensors").unlink()
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    for name, file in names.items():
+        save_file({name: np.ones((2, 3), np.float32)}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    return flat, folder
+
+
+def test_all_shards_are_there(sharded: tuple[Flat, Path]) -> None:
+    flat, folder = sharded
+    only(weights(flat), "ok", "12 parameters")
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    finding = only(weights(flat), "failure", "lacks 1 files", "model-00002-of-00002.safetensors")
+    assert "00001" not in finding.found
+
+
+def test_a_shard_that_was_cut_short(sharded: tuple[Flat, Path]) -> None:
+    flat, folder = sharded
+    file = folder / "model-00001-of-00002.safetensors"
+    file.write_bytes(file.read_bytes()[:-4])
+    only(weights(flat), "failure", file.name, "not whole")
+
+
+def test_no_folder_is_one_failure(tiny: Flat) -> None:
+    absent = tiny | {MODEL: "Qwen/Nowhere"}
+    (finding,) = findings(weights, absent)
+    assert finding.level == "failure"
+    assert "hf download Qwen/Nowhere" in finding.found
+    assert [*architecture(absent), *tokenizer(absent)] == []
+
+
+def test_an_architecture_that_transformers_lacks(copied: tuple[Flat, Path]) -> None:
+    flat, folder = copied
+    only(architecture(flat), "ok", "Qwen2ForCausalLM")
+    content = json.loads((folder / "config.json").read_text()) | {"architectures": ["Qwen9ForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(content))
+    only(architecture(flat), "failure", "Qwen9ForCausalLM")
+    (folder / "config.json").write_text(json.dumps(content | {"architectures": None}))
+    only(architecture(flat), "failure", "no architecture")
+
+
+def test_a_tokenizer_without_a_chat_template(copied: tuple[Flat, Path]) -> None:
+    flat, folder = copied
+    only(tokenizer(flat), "ok", "chat template")
+    (folder / "chat_template.jinja").unlink()
+    only(tokenizer(flat), "failure", "no chat template")
+    given = {"actor_rollout_ref.model.custom_chat_template": "{{ messages[0]['content'] }}"}
+    only(tokenizer(flat | given), "ok")
+    (folder / "chat_template.jinja").write_text("hello")
+    only(tokenizer(flat), "failure", "leaves the question out")
+    (folder / "tokenizer.json").write_text("{")
+    only(tokenizer(flat), "failure", "does not load")
+
+
+# -- run -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_rule_of_the_checks_is_asked() -> None:
+    called = {name for name in checks.check.__code__.co_names if name.startswith("_")}
+    apart = {"_model_folder", "_data_file", "_warnings"}  # by `weights`, `data` and `settings`
+    assert {rule.__name__ for rule in RULES} | apart == called
+
+
+def test_each_broken_rule_is_a_line(tiny: Flat) -> None:
+    only(settings(tiny), "ok", "tiny, grpo, seed 0")
+    only(settings(tiny | {"trainer.save_freq": -1}), "warning", "save_freq")
+    broken = tiny | {f"{ACTOR}.grad_clip": 0.5, f"{ACTOR}.ppo_mini_batch_size": 5, "harness.fork_from": "nowhere"}
+    found = list(settings(broken))
+    assert levels(found) == ["failure"] * 3
+    assert all(word in finding.found for word, finding in zip(("grad_clip", "divide", "nowhere"), found, strict=True))
+
+
+def test_each_data_file_is_a_line(tiny: Flat, tmp_path: Path) -> None:
+    assert levels(data(tiny)) == ["ok", "ok"]
+    (tmp_path / "a.parquet").write_text("no parquet")
+    found = list(data(tiny | {"data.train_files": str(tmp_path / "a.parquet"), "data.val_files": "asset:aime99/a"}))
+    assert levels(found) == ["failure", "failure"]
+    assert "not a readable parquet" in found[0].found
+    assert "no asset aime99" in found[1].found
+
+
+def test_the_grader_is_loaded_and_tests_itself(tiny: Flat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "reward.reward_kwargs.grader"
+    mathematics = "harness.grading.mathematics"
+    only(grader(tiny), "ok")
+    only(grader(tiny | {key: f"{mathematics}.grade"}), "ok", "10 answers")
+    only(grader(tiny | {key: f"{mathematics}.marks"}), "failure", "marks")
+    monkeypatch.setattr(f"{mathematics}.SELF_TEST", (("42", "24", True),))
+    only(grader(tiny | {key: f"{mathematics}.grade"}), "failure", "misjudges")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "late_import.py").write_text(
+        "SELF_TEST = (('1', '1', True),)\ndef grade(*_):\n    import no_such_verifier\n"
+    )
+    only(grader(tiny | {key: "late_import.grade"}), "failure", "no_such_verifier")
+
+
+def test_wandb_online_needs_a_login(tiny: Flat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    flat = tiny | {"trainer.logger": ["file", "wandb"]}
+    only(tracking(flat), "ok", "offline")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    only(tracking(tiny), "ok", "files")
+    only(tracking(flat), "failure", "no W&B login")
+    (tmp_path / ".netrc").write_text("machine example.org login user password word\n")
+    only(tracking(flat), "failure", "no W&B login")
+    monkeypatch.setenv("WANDB_API_KEY", "sesame")
+    assert "sesame" not in only(tracking(flat), "ok").found
+    only(tracking(flat | {ADDRESS: "auto"}), "warning", "not handed on")
+    monkeypatch.delenv("WANDB_API_KEY")
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password sesame\n")
+    assert "sesame" not in only(tracking(flat | {ADDRESS: "auto"}), "ok").found
+
+
+# -- cluster ---------------------------------------------------------------------------------------------------------
+
+TWO = {ADDRESS: "auto", "trainer.nnodes": 2, "trainer.n_gpus_per_node": 8}
+NODES = [("id-a", "10.0.0.1", 8.0), ("id-b", "10.0.0.2", 8.0)]
+
+
+def here(_: str, probe: Callable[..., Any], arguments: tuple) -> Any:
+    return probe(*arguments)
+
+
+def test_nodes_that_share_everything(tiny: Flat, tmp_path: Path) -> None:
+    nodes = survey(tiny | TWO, NODES, here)
+    assert nodes == [Node(name, 8.0, read=True, wrote=True) for _, name, _ in NODES]
+    only(node_findings(nodes, tiny | TWO), "ok", "2 nodes, 16 GPUs")
+    assert list((tmp_path / "runs").iterdir()) == []  # nothing is left behind
+
+
+def test_nodes_that_fail_are_named_with_what_they_lack(copied: tuple[Flat, Path], tmp_path: Path) -> None:
+    flat = copied[0] | TWO
+
+    def ask(identity: str, probe: Callable[..., Any], arguments: tuple) -> Any:
+        ours, theirs, token, paths = arguments
+        if identity == "dead":
+            raise TimeoutError("no answer")
+        if identity == "apart":  # its own disk under the same path
+            (tmp_path / "apart").mkdir()
+            return probe(ours.replace("runs", "apart"), theirs.replace("runs", "apart"), token, paths)
+        if identity == "read-only":
+            return probe(ours, str(tmp_path / "nowhere" / "file"), token, paths)
+        if identity == "modelless":
+            return probe(ours, theirs, token, [f"{path}-not-there" for path in paths if "model" in path])
+        answer = probe(*arguments)
+        return {**answer, "problem": "ModuleNotFoundError: No module named 'harness'"}
+
+    names = ("dead", "apart", "read-only", "modelless", "bare")
+    found = list(node_findings(survey(flat, [(name, name, 8.0) for name in names], ask), flat))
+    words = ("TimeoutError: no answer", "does not share", "does not share", "model-not-there", "does not import")
+    assert levels(found) == ["failure"] * 5
+    for name, word, finding in zip(names, words, found, strict=True):
+        assert finding.found.startswith(f"node {name}: ")
+        assert word in finding.found
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_too_few_nodes_with_enough_gpus(tiny: Flat) -> None:
+    nodes = [Node(str(gpus), gpus, read=True, wrote=True) for gpus in (8.0, 4.0, 4.0)]
+    only(node_findings(nodes, tiny | TWO), "failure", "3 nodes, 16 GPUs", "1 of 2 nodes have 8 GPUs")
+
+
+def test_another_verl_job_is_seen() -> None:
+    others = [{"name": "something", "namespace": "else"}]
+    assert list(job_findings(others)) == []
+    queue = {"name": "TransferQueueController", "namespace": "transfer_queue"}
+    only(job_findings([*others, queue]), "failure", "another verl job")
+
+
+def test_a_cluster_that_cannot_be_reached(tiny: Flat, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    only(doctor_cluster.cluster(tiny), "ok")
+    only(doctor_cluster.cluster(tiny | {ADDRESS: None}), "failure", "is not set")
+    assert "ray start" in only(doctor_cluster.cluster(tiny | TWO), "failure", "Could not find any").remedy
+
+
+def test_the_probe_travels_to_a_node_without_the_package(tmp_path: Path) -> None:
+    cloudpickle: Any = importlib.import_module("ray.cloudpickle")
+    (tmp_path / "probe.pickle").write_bytes(cloudpickle.dumps(make_probe()))
+    (tmp_path / "ours").write_text("token")
+    code = (
+        "import sys, pickle, json; sys.modules['harness'] = None; probe = pickle.load(open('probe.pickle', 'rb'));"
+        "print(json.dumps(probe('ours', 'theirs', 'token', ['ours', 'absent'])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    said = json.loads(done.stdout)
+    assert "harness" in said["problem"]
+    assert (said["read"], said["lacks"]) == (True, ["absent"])
+    assert (tmp_path / "theirs").read_text() == "token"
