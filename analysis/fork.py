@@ -5,6 +5,7 @@ import pandas as pd
 from analysis.intervals import t_interval
 from analysis.load import KEYS, AnalysisError, Runs
 
+CONTRASTS = (("luspo", "gspo"), ("grpo_sum", "grpo"), ("gspo", "grpo"))
 COLUMNS = ("step", "before", "after", "change")
 
 
@@ -32,10 +33,17 @@ def fork_frame(runs: Runs) -> pd.DataFrame:
 
 
 def fork_effects(frame: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Mean change per arm in tokens with its t interval over parents: experiment, arm, estimate, low, high, n, p."""
+    """Mean change per arm in tokens with its t interval over parents: experiment, arm, estimate, low, high, n, p.
+
+    Below the arms the ``CONTRASTS``, paired by parent: what all losses share of one batch is gone from them.
+    """
     rows = []
-    for (experiment, arm), group in frame.groupby(["experiment", "arm"]):
-        found = t_interval(group["change"].to_numpy(), level)
-        effect = {name: getattr(found, name) for name in ("estimate", "low", "high", "n", "p")}
-        rows.append({"experiment": experiment, "arm": arm, **effect})
+    for experiment, group in frame.groupby("experiment"):
+        changes = group.pivot(index="seed", columns="arm", values="change")
+        columns = {str(arm): changes[arm] for arm in changes}
+        columns |= {f"{a} - {b}": changes[a] - changes[b] for a, b in CONTRASTS if {a, b} <= set(changes)}
+        for name, values in columns.items():
+            found = t_interval(values.dropna().to_numpy(), level)
+            effect = {key: getattr(found, key) for key in ("estimate", "low", "high", "n", "p")}
+            rows.append({"experiment": experiment, "arm": name, **effect})
     return pd.DataFrame(rows, columns=["experiment", "arm", "estimate", "low", "high", "n", "p"])

@@ -18,6 +18,7 @@ from harness.rundir import EVAL_COLUMNS, STANDARD_METRICS, RunDir, RunDirError, 
 KEYS = ("run", "experiment", "arm", "algo", "seed")  # what names a row of every frame
 UNKNOWN = "unknown"  # what `require_matched` is told to let runs pass whose settings are not recorded
 MAX_KEYS_NAMED = 8
+PARENT = "hash.fork"  # the checkpoint that a fork started from
 
 
 class AnalysisError(Exception):
@@ -175,7 +176,8 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
 
     ``varies`` holds flattened config keys or their prefixes (``data`` covers ``data.train_batch_size``). The message
     names two runs and up to 8 keys in which they differ, with both values. Runs without a fingerprint (imported ones)
-    cannot be proved matched; they pass only where ``varies`` declares ``UNKNOWN`` too.
+    cannot be proved matched; they pass only where ``varies`` declares ``UNKNOWN`` too. Forks of other parents may have
+    other seeds: a parent is then a part of the seed, within which everything is compared.
     """
     fingerprints = runs.runs["fingerprint"]
     unknown = runs.runs["run"][fingerprints == ""]
@@ -197,6 +199,8 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
             )
         absent = object()  # so that a key set to null differs from one that is not there
         differ = [key for key in sorted({*a, *b}) if a.get(key, absent) != b.get(key, absent)]
+        if differ == [PARENT] and not _seeds(runs, a) & _seeds(runs, b):
+            continue
         undeclared = [key for key in differ if not any(key == v or key.startswith(f"{v}.") for v in varies)]
         if undeclared:
             named = [f"{key} ({a.get(key, 'absent')} | {b.get(key, 'absent')})" for key in undeclared[:MAX_KEYS_NAMED]]
@@ -206,6 +210,16 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
             raise AnalysisError(
                 f"not matched: the fingerprints of {first} and {other} differ, but no controlled key does"
             )
+
+
+def _seeds(runs: Runs, controlled: dict[str, Any]) -> set[int]:
+    """Seeds of the runs that forked from the parent of ``controlled``."""
+    parent = controlled.get(PARENT)
+    return {
+        row.seed
+        for row in runs.runs.itertuples()
+        if runs.manifests[row.run].get("controlled", {}).get(PARENT) == parent
+    }
 
 
 def _load_one(rundir: RunDir, cache: Path | None) -> tuple[dict[str, Any], Table, dict[str, Any]]:

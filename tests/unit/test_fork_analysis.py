@@ -9,7 +9,7 @@ from scipy import stats
 from analysis import load_runs
 from analysis.claims import load_claims
 from analysis.fork import fork_effects, fork_frame, is_fork
-from analysis.load import AnalysisError
+from analysis.load import AnalysisError, require_matched
 from analysis.numbers import build_report
 
 CHANGES = {"gspo": (0.4, 0.1, 0.3), "luspo": (0.9, 1.1, 1.3)}
@@ -36,9 +36,12 @@ def test_changes_and_their_intervals(tmp_path: Path) -> None:
     for arm, changes in CHANGES.items():
         low, high = stats.t.interval(0.95, 2, sum(changes) / 3, stats.sem(changes))
         assert effects.loc[arm, ["estimate", "low", "high"]].tolist() == pytest.approx([sum(changes) / 3, low, high])
-    assert [row["arm"] for row in build_report(runs, load_claims())["experiments"]["tiny_fork"]["fork"]] == list(
-        CHANGES
+    differences = [a - b for a, b in zip(CHANGES["luspo"], CHANGES["gspo"], strict=True)]
+    assert effects.loc["luspo - gspo", ["low", "high"]].tolist() == pytest.approx(
+        stats.t.interval(0.95, 2, sum(differences) / 3, stats.sem(differences))
     )
+    content = build_report(runs, load_claims())["experiments"]["tiny_fork"]
+    assert [row["arm"] for row in content["fork"]] == [*CHANGES, "luspo - gspo"]
 
 
 def test_a_run_of_many_steps_is_no_fork(tmp_path: Path) -> None:
@@ -50,3 +53,14 @@ def test_a_run_of_many_steps_is_no_fork(tmp_path: Path) -> None:
     assert not is_fork(runs)
     with pytest.raises(AnalysisError, match="tiny_fork/grpo/seed=0 is no fork"):
         fork_frame(runs)
+
+
+def test_forks_of_several_parents_are_matched_within_a_seed_only(tmp_path: Path) -> None:
+    metrics = {"response_length": [1.0]}
+    for seed in range(2):
+        for arm in CHANGES:
+            write_run(tmp_path, metrics, arm=arm, seed=seed, controlled={"hash.fork": f"parent {seed}", "data.n": 1})
+    require_matched(load_runs(tmp_path))
+    write_run(tmp_path, metrics, arm="grpo", seed=1, controlled={"hash.fork": "parent 0", "data.n": 1})
+    with pytest.raises(AnalysisError, match=r"hash\.fork"):
+        require_matched(load_runs(tmp_path))
