@@ -21,12 +21,14 @@ BASE = "base"  # the model before training, evaluated as step 0
 class Evaluations:
     """Benchmark results of one experiment's finished runs. frame: rows of ``Runs.evals`` of one model each.
 
-    Arms are as runs name them, and ``BASE``. Benchmarks are found whatever their case and punctuation.
+    varies: keys in which compared runs may differ (``require_matched``). Arms are as runs name them, and ``BASE``.
+    Benchmarks are found whatever their case and punctuation.
     """
 
     frame: pd.DataFrame
     runs: Runs
     level: float
+    varies: Sequence[str] = ()
 
     @property
     def arms(self) -> list[str]:
@@ -70,7 +72,7 @@ class Evaluations:
         first, second = self.rows(a, benchmark), self.rows(b, benchmark)
         if not set(first["seed"]) & set(second["seed"]):
             return None
-        require_matched(self.runs.select(run=[*first["run"].unique(), *second["run"].unique()]))
+        require_matched(self.runs.select(run=[*first["run"].unique(), *second["run"].unique()]), self.varies)
         return compare(first, second, self.level)
 
     def compare_mean(self, a: str, b: str, benchmarks: Sequence[str]) -> Comparison | None:
@@ -91,6 +93,7 @@ class Validations:
     frame: pd.DataFrame
     runs: Runs
     level: float
+    varies: Sequence[str] = ()
 
     @property
     def arms(self) -> list[str]:
@@ -110,30 +113,32 @@ class Validations:
         values = pairs.pivot(index="seed", columns="arm", values="value").reindex(columns=[a, b]).dropna()
         if values.empty:
             return None
-        require_matched(self.runs.select(run=list(pairs["run"])))
+        require_matched(self.runs.select(run=list(pairs["run"])), self.varies)
         effects = [log_ratio(x, y) if logs else x - y for x, y in values.to_numpy()]
         return t_interval(effects, self.level)
 
 
-def evaluations(runs: Runs, experiment: str, evals: pd.DataFrame, level: float) -> Evaluations:
+def evaluations(
+    runs: Runs, experiment: str, evals: pd.DataFrame, level: float, varies: Sequence[str] = ()
+) -> Evaluations:
     """The rows of ``evals`` (``Runs.evals()``) that are of finished runs of ``experiment`` at their last step.
 
     Step 0 is the base model, one for all runs: the rows of the first arm that has any.
     """
     frame = evals[evals["run"].isin(_done(runs, experiment)["run"])]
     last = frame["run"].map(runs.runs.set_index("run")["last_step"])
-    trained = frame[frame["step"] == last]
+    trained = frame[(frame["step"] == last) & (frame["step"] > 0)]
     start = frame[frame["step"] == 0]
     base = start[start["arm"] == start["arm"].iloc[0]] if len(start) else start
-    return Evaluations(pd.concat([trained, base.assign(arm=BASE)], ignore_index=True), runs, level)
+    return Evaluations(pd.concat([trained, base.assign(arm=BASE)], ignore_index=True), runs, level, varies)
 
 
-def last_validations(runs: Runs, experiment: str, metric: str, level: float) -> Validations:
+def last_validations(runs: Runs, experiment: str, metric: str, level: float, varies: Sequence[str] = ()) -> Validations:
     """The last value of ``metric`` after step 0 of every finished run of ``experiment``."""
     there = runs.metrics["run"].isin(_done(runs, experiment)["run"]) & (runs.metrics["step"] > 0)
     rows = runs.metrics.loc[there].reindex(columns=["run", "arm", "seed", "step", metric])
     last = rows.dropna(subset=[metric]).drop_duplicates("run", keep="last").rename(columns={metric: "value"})
-    return Validations(last.reset_index(drop=True), runs, level)
+    return Validations(last.reset_index(drop=True), runs, level, varies)
 
 
 def left_out(runs: Runs, experiment: str) -> list[str]:

@@ -40,7 +40,9 @@ Row = tuple[str | Entry, ...]
 Arms = tuple[str] | tuple[str, str]  # one, or two and their difference
 
 
-def paper_table(number: int, runs: Runs, published: pd.DataFrame, level: float = 0.95) -> Table:
+def paper_table(
+    number: int, runs: Runs, published: pd.DataFrame, level: float = 0.95, varies: Sequence[str] = ()
+) -> Table:
     """Table 2, 3, 4 or 5 of the paper, ours beside the published value, and ours minus published.
 
     published: as of ``published.load_published``. Rows are the settings that the table has; what we have not run says
@@ -49,10 +51,12 @@ def paper_table(number: int, runs: Runs, published: pd.DataFrame, level: float =
     """
     if number not in TITLES:
         raise AnalysisError(f"no table {number}; there are {', '.join(map(str, TITLES))}")
-    return _length_table(runs, published, level) if number == 4 else _accuracy_table(number, runs, published, level)
+    if number == 4:
+        return _length_table(runs, published, level, varies)
+    return _accuracy_table(number, runs, published, level, varies)
 
 
-def benchmark_table(runs: Runs, level: float = 0.95) -> Table:
+def benchmark_table(runs: Runs, level: float = 0.95, varies: Sequence[str] = ()) -> Table:
     """Every experiment that is none of the paper's: benchmarks, or where it has none the last validation.
 
     Columns: the benchmarks and their average if there are any, validation accuracy in percent and response length in
@@ -62,7 +66,7 @@ def benchmark_table(runs: Runs, level: float = 0.95) -> Table:
     of_the_paper = {name for experiments in EXPERIMENTS.values() for name in experiments}
     experiments = [name for name in dict.fromkeys(runs.runs["experiment"]) if name not in of_the_paper]
     evals = runs.evals()
-    found = {name: evaluations(runs, name, evals, level) for name in experiments}
+    found = {name: evaluations(runs, name, evals, level, varies) for name in experiments}
     benchmarks = list(dict.fromkeys(name for of_one in found.values() for name in of_one.benchmarks))
     validated = [name for name in experiments if not found[name].benchmarks]
     columns = [*benchmarks, *([AVERAGE] if benchmarks else [])]
@@ -72,7 +76,7 @@ def benchmark_table(runs: Runs, level: float = 0.95) -> Table:
     notes: list[str] = []
     for name in experiments:
         if name in validated:
-            new, said = _validation_rows(runs, name, level)
+            new, said = _validation_rows(runs, name, level, varies)
             rows += [(*row[:2], *[ABSENT] * (len(columns) - 2), *row[2:]) for row in new]
         else:
             own, absent = found[name].benchmarks, [ABSENT] * (2 * bool(validated))
@@ -93,7 +97,7 @@ def benchmark_table(runs: Runs, level: float = 0.95) -> Table:
     )
 
 
-def _accuracy_table(number: int, runs: Runs, published: pd.DataFrame, level: float) -> Table:
+def _accuracy_table(number: int, runs: Runs, published: pd.DataFrame, level: float, varies: Sequence[str]) -> Table:
     columns = names(published, "benchmark", table=number)
     benchmarks = [column for column in columns if column != AVERAGE]
     evals = runs.evals()
@@ -107,7 +111,7 @@ def _accuracy_table(number: int, runs: Runs, published: pd.DataFrame, level: flo
         over = shown_benchmarks(published, number, setting)
         if len(over) < len(benchmarks):
             notes.append(f"{setting}: the average is over {', '.join(over)}, which is what the paper prints.")
-        found = {name: evaluations(runs, name, evals, level) for name in _experiments(setting, runs)}
+        found = {name: evaluations(runs, name, evals, level, varies) for name in _experiments(setting, runs)}
         algos = names(published, "algo", table=number, setting=setting)
         others = dict.fromkeys(arm for of_one in found.values() for arm in of_one.arms if arm not in algos)
         deltas = names(published, "algo", "printed-delta", table=number, setting=setting)
@@ -133,13 +137,13 @@ def _accuracy_table(number: int, runs: Runs, published: pd.DataFrame, level: flo
     )
 
 
-def _length_table(runs: Runs, published: pd.DataFrame, level: float) -> Table:
+def _length_table(runs: Runs, published: pd.DataFrame, level: float, varies: Sequence[str]) -> Table:
     rows: list[Row] = []
     notes = [_validation_note(level), "Published ratios are those of the published lengths."]
     for setting in names(published, "setting", table=4):
         theirs = {algo: printed(published, 4, setting, algo, LENGTH) for algo in PAIR}
         for name in _experiments(setting, runs):
-            found = last_validations(runs, name, LENGTH_METRIC, level)
+            found = last_validations(runs, name, LENGTH_METRIC, level, varies)
             algos = names(published, "algo", table=4, setting=setting)
             for arm in (*algos, *(a for a in found.arms if a not in algos)):
                 value, ours = theirs.get(arm, math.nan), mean_entry(found.of(arm))
@@ -171,10 +175,10 @@ def _ours(found: Evaluations, arms: Arms, benchmarks: Sequence[str], over: Seque
     return [*cells, cell_entry(found.mean(arm, over), favours(found.compare_mean(*PAIR, over)) == sign)]
 
 
-def _validation_rows(runs: Runs, experiment: str, level: float) -> tuple[list[Row], list[str]]:
+def _validation_rows(runs: Runs, experiment: str, level: float, varies: Sequence[str]) -> tuple[list[Row], list[str]]:
     """Accuracy in percent and length of the last validation: an arm a row, then ``PAIR``; and what to say of them."""
-    accuracy = last_validations(runs, experiment, ACCURACY_METRIC, level)
-    length = last_validations(runs, experiment, LENGTH_METRIC, level)
+    accuracy = last_validations(runs, experiment, ACCURACY_METRIC, level, varies)
+    length = last_validations(runs, experiment, LENGTH_METRIC, level, varies)
     arms = list(dict.fromkeys(runs.runs.loc[runs.runs["experiment"] == experiment, "arm"]))
     rows: list[Row] = [(experiment, a, mean_entry(accuracy.of(a), 100), mean_entry(length.of(a))) for a in arms]
     ratio = ratio_entry(length.compare(*PAIR, logs=True))

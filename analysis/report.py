@@ -93,7 +93,10 @@ def write_report(
         content = Content(
             figures,
             absent,
-            benchmarks=[benchmark_table(runs), *(paper_table(number, runs, published) for number in PAPER_TABLES)],
+            benchmarks=[
+                benchmark_table(runs, varies=view.varies),
+                *(paper_table(number, runs, published, varies=view.varies) for number in PAPER_TABLES),
+            ],
             settings=[settings_table(part) for part in parts],
             paper=audit(published),
         )

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from harness.rundir import EVAL_COLUMNS, RunDir, RunDirError, find_runs, setting
 BENCHMARKS = CONF / "benchmark"
 ANSWERS = 1024  # of one part, which is what an interruption can lose
 BASE = "base"
+KINDS = {int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Benchmark:
     max_response_length: int
 
 
-def load_benchmark(name: str, **given: Any) -> Benchmark:
+def load_benchmark(name: str, /, **given: Any) -> Benchmark:
     """The benchmark of that name with the given values in place of its own; raises ``ConfigError``."""
     path = BENCHMARKS / f"{name}.yaml"
     if not path.exists():
@@ -173,20 +175,18 @@ def evaluate(run: RunDir, benchmark: Benchmark, step: int, engine: str, seed: in
         if result.exists() and "summary" in old:
             return old["summary"]
     write_json(record, {"settings": settings})
-    questions = pd.read_parquet(file).to_dict("records")
+    questions: Any = pd.read_parquet(file).to_dict("records")
     drafts.mkdir(parents=True, exist_ok=True)
     shares = list(enumerate(parts(questions, benchmark.k)))
     missing = [(number, share) for number, share in shares if not (drafts / f"{number}.parquet").exists()]
     if missing:
-        answerer = Answerer(policy_folder(run, config, step), benchmark, config, engine, seed)
-        for number, share in track(
-            missing, f"{run.path.parent.name} {run.path.name} {benchmark.name}", console=console
-        ):
-            frame = pd.DataFrame(answerer.answers(share)).assign(step=step, settings=settings_hash(settings))
-            draft = drafts / f".{number}"
-            frame[list(EVAL_COLUMNS)].to_parquet(draft, index=False)
-            draft.replace(drafts / f"{number}.parquet")
-        answerer.close()
+        label = f"{run.path.parent.name} {run.path.name} {benchmark.name}"
+        with closing(Answerer(policy_folder(run, config, step), benchmark, config, engine, seed)) as answerer:
+            for number, share in track(missing, label, console=console):
+                frame = pd.DataFrame(answerer.answers(share)).assign(step=step, settings=settings_hash(settings))
+                draft = drafts / f".{number}"
+                frame[list(EVAL_COLUMNS)].to_parquet(draft, index=False)
+                draft.replace(drafts / f"{number}.parquet")
     whole = pd.concat([pd.read_parquet(drafts / f"{number}.parquet") for number, _ in shares], ignore_index=True)
     draft = result.with_name(f".{result.name}")
     whole.to_parquet(draft, index=False)
@@ -226,6 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
         return 2
     failed = 0
+    if step == 0:  # one initial model for all runs that start from it, so one result
+        runs = list({run.manifest()["controlled"].get("hash.model"): run for run in reversed(runs)}.values())
     for run in runs:
         for benchmark in benchmarks:
             try:
@@ -250,12 +252,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _as(key: str, value: Any, kind: Any) -> Any:
     """The value as ``kind``, so that 1 and 1.0 are the same setting; raises ``ConfigError`` where it is none."""
     try:
-        found = kind(value)
+        if (found := kind(value)) == value:
+            return found
     except (TypeError, ValueError):
-        found = None
-    if found != value:
-        raise ConfigError(f"{key}={value}: expected {'a whole number' if kind is int else kind.__name__}")
-    return found
+        pass
+    raise ConfigError(f"{key}={value}: expected {KINDS[kind]}")
 
 
 def _runs(paths: str) -> list[RunDir]:

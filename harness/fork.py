@@ -55,7 +55,9 @@ def fork_overrides(run: RunDir, step: int | None) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code of the first sweep that failed, else 0."""
-    parser = argparse.ArgumentParser(prog="python -m harness.fork", description="One update of each loss from a checkpoint.")
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.fork", description="One update of each loss from a checkpoint."
+    )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories with checkpoints")
     parser.add_argument("--step", type=int, help="checkpoint to fork from (default: the newest)")
     parser.add_argument("--algos", help="losses to compare (default: grpo,grpo_sum,gspo,luspo)")
