@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from analysis.evaluated import collect_benchmarks
 from analysis.figures import MIN_T_RUNS
-from analysis.intervals import Interval, Rule, detectable, holm, t_interval, verdict, welch
+from analysis.intervals import Interval, Rule, detectable, holm, verdict, welch
 from analysis.load import AnalysisError, Runs
 from analysis.pairs import Sample, collect, experiment_runs
 from analysis.quantities import QUANTITIES, Run
 
 CLAIMS = Path(__file__).parents[1] / "results" / "paper" / "claims.yaml"
+BENCHMARKS = "benchmark_accuracy"  # the quantity that evaluations give, not the metrics of training
 NEUTRAL = {"ratio": 1.0}  # no effect, in the unit; 0 in all others
 DIGITS = {"sd of length": 3}  # decimals shown; 1 in all others
 
@@ -176,7 +178,7 @@ def load_claims(path: Path = CLAIMS) -> Claims:
                 claim = Claim(**given)
             except TypeError as error:
                 raise AnalysisError(f"{path}: claim {entry.get('id')}: {error}") from None
-            if not claim.needs and claim.quantity not in QUANTITIES:
+            if not claim.needs and claim.quantity not in {*QUANTITIES, BENCHMARKS}:
                 raise AnalysisError(f"{path}: claim {claim.id}: unknown quantity {claim.quantity!r}")
             rows.append(claim)
     return Claims(content["level"], content["rules"], content["experiments"], tuple(rows))
@@ -206,7 +208,7 @@ def _decide(runs: Runs, claims: Claims, experiment: str) -> list[Result]:
     members = experiment_runs(runs, rules) if entry else []
     samples = [_sample(members, claim, claims, experiment) for claim in claims.rows]
     enough = [sample.results >= rules["n_min"] for sample in samples]
-    plain = [t_interval(sample.effects, claims.level) for sample in samples]
+    plain = [sample.interval(claims.level) for sample in samples]
 
     family = [at for at, claim in enumerate(claims.rows) if claim.primary]
     p = [plain[at].p if enough[at] and not samples[at].failed else math.nan for at in family]
@@ -214,7 +216,7 @@ def _decide(runs: Runs, claims: Claims, experiment: str) -> list[Result]:
     results = []
     for at, (claim, sample) in enumerate(zip(claims.rows, samples, strict=True)):
         p_holm, alpha = corrected.get(at, (math.nan, 1 - claims.level))
-        interval = t_interval(sample.effects, 1 - alpha)
+        interval = sample.interval(1 - alpha)
         decided = verdict(interval, claim.rule(entry["delta"] if entry else ""), enough[at], bool(sample.failed))
         reason = _reason(sample, rules["n_min"])
         results.append(Result(claim, experiment, sample, plain[at], interval, p_holm, decided, reason))
@@ -229,6 +231,8 @@ def _sample(members: Sequence[Run], claim: Claim, claims: Claims, experiment: st
         return Sample(missing=f"a claim about {', '.join(claim.experiments)}")
     if claim.needs or claim.quantity is None:
         return Sample(missing=f"needs {claim.needs}")
+    if claim.quantity == BENCHMARKS:
+        return collect_benchmarks(members, claim.arms, claim.window)
     return collect(members, claim.arms, QUANTITIES[claim.quantity], claim.window)
 
 
@@ -238,6 +242,6 @@ def _reason(sample: Sample, n_min: float) -> str:
         return sample.missing
     failed = [f"seed {seed}: {what}" for seed, what in sample.failed.items()]
     if sample.results >= n_min:
-        return "; ".join(failed)
+        return "; ".join(filter(None, [*failed, sample.remark]))
     left_out = [f"seed {seed}: {what}" for seed, what in sample.left_out.items()]
     return "; ".join([f"{sample.results} of {n_min} runs per arm", *failed, *left_out])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.intervals import Interval, t_interval
 from analysis.load import AnalysisError, Runs, require_matched
 from analysis.quantities import MissingError, Run, Window, windows
 
@@ -17,7 +18,8 @@ class Sample:
     values: seed -> the value of each arm's run. failed: seed -> runs that failed or diverged, a result that caps the
     verdict (a value is there too if the window was complete). left_out: seed -> why it has no value. n_runs: all runs
     of each arm. same_start: pairs with a value whose first responses were identical, None if that is not recorded.
-    missing: why nothing could be compared, or "".
+    missing: why nothing could be compared, or "". remark: what else is to be said of the values. at_level: an interval
+    other than t over the effects.
     """
 
     arms: tuple[str, ...] = ()
@@ -29,11 +31,17 @@ class Sample:
     left_out: dict[int, str] = field(default_factory=dict)
     same_start: int | None = None
     missing: str = ""
+    remark: str = ""
+    at_level: Callable[[float], Interval] | None = None
 
     @property
     def effects(self) -> list[float]:
         """One effect a seed: the first arm's value minus the second's; of a single arm its value."""
         return [value[0] if len(value) == 1 else value[0] - value[1] for value in self.values.values()]
+
+    def interval(self, level: float) -> Interval:
+        """The interval of the mean effect that decides: over runs, unless ``at_level`` says otherwise."""
+        return self.at_level(level) if self.at_level else t_interval(self.effects, level)
 
     @property
     def results(self) -> int:

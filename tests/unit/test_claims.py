@@ -244,7 +244,7 @@ def test_everything_else_says_why_it_is_not_tested(tmp_path: Path) -> None:
     }
     reasons = frame[frame["experiment"] == "tiny"].set_index("id")["reason"]
     assert reasons["C4"].iloc[0] == "a claim about multimodal"
-    assert reasons["C13"] == "needs benchmark evaluations"
+    assert reasons["C13"] == "no benchmark evaluated for both arms and a common seed"
     assert reasons["C6"].iloc[0] == "no run of grpo"
 
 
