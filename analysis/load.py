@@ -216,9 +216,9 @@ def _seeds(runs: Runs, controlled: dict[str, Any]) -> set[int]:
     """Seeds of the runs that forked from the parent of ``controlled``."""
     parent = controlled.get(PARENT)
     return {
-        row.seed
-        for row in runs.runs.itertuples()
-        if runs.manifests[row.run].get("controlled", {}).get(PARENT) == parent
+        int(row["seed"])
+        for row in runs.runs.to_dict("records")
+        if runs.manifests[row["run"]].get("controlled", {}).get(PARENT) == parent
     }
 
 
