@@ -95,12 +95,12 @@ def _arms(runs: Runs, rules: Mapping[str, Any], level: float) -> list[Report]:
 
 def _contrasts(runs: Runs, rules: Mapping[str, Any], level: float) -> Report:
     """What needs certain arms or certain runs, where they are."""
+    if is_fork(runs):
+        return {"fork": fork_effects(fork_frame(runs), level).to_dict("records")}
     found: Report = {}
     if effects := factorial(runs, rules, level):
         found["factorial"] = effects_frame(effects).to_dict("records")
         found["attribution"] = attribution(effects).to_dict("records")
-    if is_fork(runs):
-        found["fork"] = fork_effects(fork_frame(runs), level).to_dict("records")
     return found
 
 
