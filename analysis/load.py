@@ -67,6 +67,11 @@ class Runs:
             self.cache,
         )
 
+    def trained(self) -> "Runs":
+        """The runs that were to train; the others stand for an initial model that was evaluated."""
+        planned = self.runs["run"][self.runs["planned_steps"] > 0]
+        return self.select(run=list(planned)) if len(planned) else self
+
     def sequences(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per response of all steps: ``KEYS``, then ``columns`` (all by default; ``rundir.SEQUENCE_COLUMNS``).
 

@@ -49,7 +49,7 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Repo
     }
     for experiment in (*listed, *sorted(present.difference(listed))):
         rules = claims.rules[claims.experiments.get(experiment, {}).get("rules", DEFAULT_RULES)]
-        part = runs.select(experiment=experiment)
+        part = runs.select(experiment=experiment).trained()
         report["experiments"][experiment] = {
             **_conditions(part),
             "arms": _arms(part, rules, claims.level),

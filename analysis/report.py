@@ -97,7 +97,7 @@ def write_report(
                 benchmark_table(runs, varies=view.varies),
                 *(paper_table(number, runs, published, varies=view.varies) for number in PAPER_TABLES),
             ],
-            settings=[settings_table(part) for part in parts],
+            settings=[settings_table(part.trained()) for part in parts],
             paper=audit(published),
         )
         own = own_tables(report)
@@ -131,6 +131,7 @@ def _figures(
     each experiment.
     """
     require_view(view.smooth, view.x, view.paper_axes)
+    runs = runs.trained()
     experiments = {str(name): runs.select(experiment=name) for name in runs.runs["experiment"].unique()}
     for part in experiments.values():
         require_matched(part, view.varies)

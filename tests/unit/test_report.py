@@ -154,6 +154,15 @@ def test_contrasts_are_there_when_their_arms_are(tmp_path: Path) -> None:
     assert content["attribution"][0]["n"] == 5
 
 
+def test_an_initial_model_is_in_no_curve_and_in_no_arm(tmp_path: Path) -> None:
+    write(tmp_path)
+    base = write_run(tmp_path, experiment="tiny", arm="base", planned=0)
+    report = build_report(load_runs(tmp_path), load_claims())
+    assert [arm["arm"] for arm in report["experiments"]["tiny"]["arms"]] == ["grpo", "gspo", "luspo"]
+    assert {run["run"] for run in report["runs"]} >= {"tiny/base/seed=0"}
+    assert load_runs(base.path).trained().runs["arm"].tolist() == ["base"]
+
+
 def test_no_run_found_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     error = capsys.readouterr().err
