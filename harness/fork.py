@@ -26,6 +26,10 @@ REPLACED = (
     "harness.root",
     "trainer.total_training_steps",
     "trainer.save_freq",
+    "trainer.test_freq",
+    "trainer.val_before_train",
+    "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.rollout.val_kwargs.n",
 )
 
 

@@ -31,9 +31,10 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 @cache
 def _defaults() -> frozenset[str]:
-    """``group=option`` of train.yaml's own choices: asking for them changes nothing."""
+    """``group=option`` of train.yaml's own choices that no experiment overrides: asking for them changes nothing."""
     entries = yaml.safe_load((CONF / "train.yaml").read_text())["defaults"]
-    return frozenset(f"{group}={option}" for one in entries if isinstance(one, dict) for group, option in one.items())
+    choices = (pair for one in entries if isinstance(one, dict) for pair in one.items())
+    return frozenset(f"{group}={option}" for group, option in choices if group != "clip")
 
 
 def _compose(*overrides: str) -> Any:

@@ -70,7 +70,16 @@ def overrides_of(group: str, option: str) -> tuple[str, ...]:
     """Hydra wants ``+`` for a group that the defaults list does not have."""
     entries = OmegaConf.load(CONF / "train.yaml").defaults
     defaults = {name for entry in entries if not isinstance(entry, str) for name in entry}
-    return (f"{'' if group in defaults else '+'}{group}={option}",)
+    return (f"{'' if group in defaults else '+'}{group}={option}", *COMPLETED.get(option, COMPLETED.get(group, ())))
+
+
+# What a file leaves to the experiment that chooses it.
+COMPLETED = {
+    "reward_parts": ("++reward.reward_kwargs.overlong.buffer=16",),
+    "dapo_math_17k": ("+reward_parts=accuracy",),
+    "virl39k": ("+reward_parts=accuracy",),
+    "virl39k_dapo": ("+reward_parts=accuracy",),
+}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
