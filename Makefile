@@ -64,7 +64,7 @@ lint: setup  ## ruff and the type checker
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright --pythonpath $(PY)
 
-test: lint  ## lint, unit tests and end-to-end runs (under 15 minutes on 2 cores)
+test: lint  ## lint, unit tests and end-to-end runs (about 15 minutes on 2 cores)
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: setup  ## statistical tests that train for many minutes
