@@ -7,7 +7,7 @@ from pathlib import Path
 
 from analysis.arms import X_AXES
 from analysis.load import AnalysisError, load_runs
-from analysis.report import REPORTS, View, write_report
+from analysis.report import REPORTS, FigureOptions, write_report
 from analysis.summary import print_summary
 
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = load_runs(args.runs)
         print_summary(runs)
         name = args.name or "+".join(runs.runs["experiment"].unique())
-        write_report(runs, name, args.out, View(args.x, args.smooth, args.paper_axes, args.varies))
+        write_report(runs, name, args.out, FigureOptions(args.x, args.smooth, args.paper_axes, args.varies))
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

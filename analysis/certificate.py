@@ -13,6 +13,8 @@ FAIR = {
     "tuned": "an equal small grid for every arm, chosen on other seeds: not done here",
 }
 
+KINDS = ("versions", "hardware")  # of the manifest: what may differ between matched runs, and is shown
+
 
 def certificate(runs: Runs, varies: Sequence[str] = ()) -> dict[str, Any]:
     """What can be said about the matching of one experiment's runs, as JSON would hold it.
@@ -40,11 +42,8 @@ def certificate(runs: Runs, varies: Sequence[str] = ()) -> dict[str, Any]:
         "fingerprints": fingerprints,
         "treatment": _differing(treatments),
         "same_start": {"pairs": pairs, "equal": equal},
-        **{kind: _by_value(runs.manifests[run].get(kind, {}) for run in runs.runs["run"]) for kind in _KINDS},
+        **{kind: _by_value(runs.manifests[run].get(kind, {}) for run in runs.runs["run"]) for kind in KINDS},
     }
-
-
-_KINDS = ("versions", "hardware")
 
 
 def _same_start(runs: Runs) -> tuple[int, int]:

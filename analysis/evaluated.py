@@ -5,15 +5,16 @@ from dataclasses import replace
 
 from analysis.intervals import Interval
 from analysis.outcomes import evaluations
-from analysis.pairs import Sample
+from analysis.pairs import Sample, failures
 from analysis.quantities import Run
 
 
 def collect_benchmarks(members: Sequence[Run], arms: Sequence[str], window: str) -> Sample:
     """Accuracy in hundredths, the average over the benchmarks that both arms have, paired by seed.
 
-    Its interval is that on new questions (``benchmarks.average``): runs and questions are crossed. Finished runs only;
-    raises ``AnalysisError`` as ``collect`` does, and for evaluations of unequal settings.
+    Its interval is that on new questions (``benchmarks.average``): runs and questions are crossed. Values are
+    of finished runs; a run that failed or diverged caps the verdict as everywhere. Raises ``AnalysisError`` as
+    ``collect`` does, and for evaluations of unequal settings.
     """
     members = [run for run in members if run.arm in arms]
     absent = [arm for arm in arms if arm not in {run.arm for run in members}]
@@ -38,12 +39,15 @@ def collect_benchmarks(members: Sequence[Run], arms: Sequence[str], window: str)
         assert again
         return again.questions
 
+    by_seed = {seed: [run for run in members if run.seed == seed] for seed in sorted({run.seed for run in members})}
+    failed = {seed: what for seed, group in by_seed.items() if (what := failures(group))}
     return Sample(
         arms=tuple(arms),
         runs=tuple(run.name for run in members),
         n_runs={arm: sum(run.arm == arm for run in members) for arm in arms},
         window=members[0].windows[window],
         values=values,
+        failed=failed,
         remark=f"below 0 on {', '.join(below)}, so not consistently" if below else f"on {', '.join(shared)}",
         at_level=at_level,
     )

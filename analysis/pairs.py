@@ -105,9 +105,8 @@ def collect(
         if unfinished:
             left_out[seed] = ", ".join(unfinished)
             continue
-        bad = [f"{run.arm} failed" if run.state == "failed" else f"{run.arm} diverged" for run in group if run.failed]
-        if bad:
-            failed[seed] = ", ".join(bad)
+        if bad := failures(group):
+            failed[seed] = bad
         try:
             values[seed] = tuple(quantity(group, window))
         except MissingError as error:
@@ -125,6 +124,12 @@ def collect(
         left_out=left_out,
         same_start=same_start if recorded else None,
     )
+
+
+def failures(group: Sequence[Run]) -> str:
+    """Which of the compared runs of one seed failed or diverged, in one phrase; "" if none did."""
+    bad = (run for run in group if run.failed)
+    return ", ".join(f"{run.arm} failed" if run.state == "failed" else f"{run.arm} diverged" for run in bad)
 
 
 def _require_equal_plans(members: Sequence[Run]) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from analysis.claims import Claim, Claims, load_claims, three_digits
 from analysis.figures import MIN_T_RUNS, save, three_panels
 from analysis.load import AnalysisError, Runs, load_runs, require_matched
-from analysis.numbers import ARM_COLUMNS, Report, build_report
+from analysis.numbers import Report, build_report
 from analysis.report import REPORTS
-from analysis.sections import contrast_tables
+from analysis.sections import arms_table, contrast_tables
 from analysis.tables import to_markdown
 from harness.rundir import write_json
 
@@ -27,7 +27,8 @@ def render(report: Report, claims: Claims, figure: str | None) -> str:
     parts = [_figure(report, figure), _claims_table(report, claims)]
     for experiment, content in report["experiments"].items():
         if "fork" not in content:  # one step has no learning to show
-            parts.append(_arms_table(experiment, content))
+            parts.append(f"{experiment}: {_conditions(content)}")
+            parts.append(to_markdown(arms_table(report, experiment)).strip())
         parts += [to_markdown(t).strip() for t in contrast_tables(report, experiment) if t.name.startswith(SHOWN)]
     return "\n\n".join(parts)
 
@@ -142,22 +143,6 @@ def _verdicts(claim: Claim, column: str, claims: Claims, found: dict[tuple[str, 
         effect = f"{result['text']} ({result['n']}), " if result["n"] else ""
         said.append(f"{name}{effect}{result['verdict']}{why}".replace("|", "\\|"))
     return "<br>".join(said) or "not run"
-
-
-def _arms_table(experiment: str, content: Report) -> str:
-    lines = ["| arm | n | " + " | ".join(ARM_COLUMNS) + " |", "|---" * (len(ARM_COLUMNS) + 2) + "|"]
-    for row in content["arms"]:
-        n = f"{row['n']} ({row['not_done']} more not done)" if row["not_done"] else str(row["n"])
-        lines.append(f"| {row['arm']} | {n} | " + " | ".join(_spread(row[c], row["n"]) for c in ARM_COLUMNS) + " |")
-    note = "Mean over runs; in brackets the t interval of the mean, of two runs minimum and maximum."
-    return f"**{experiment}**: {_conditions(content)} {note}\n\n" + "\n".join(lines)
-
-
-def _spread(cell: Report, n: int) -> str:
-    if not cell["n"]:
-        return "-"
-    spread = f" [{three_digits(cell['low'])}, {three_digits(cell['high'])}]" if cell["n"] > 1 else ""
-    return three_digits(cell["mean"]) + spread + (f" (n = {cell['n']})" if cell["n"] < n else "")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What runs leave for a reader: figures, tables, ``report.json`` and one HTML page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from analysis.page import Content, Drawn, own_tables, render_page
 from analysis.paper_tables import benchmark_table, paper_table
 from analysis.published import load_published
 from analysis.settings_table import settings_table
-from analysis.tables import Table
 from analysis.tables import save as save_table
 from harness.rundir import write_json
 
@@ -27,7 +26,7 @@ PAPER_TABLES = (2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
-class View:
+class FigureOptions:
     """How figures are drawn (``draw_figure``), and the keys in which their runs may differ (``require_matched``)."""
 
     x: str = "step"
@@ -39,9 +38,9 @@ class View:
 def write_figures(
     runs: Runs,
     out: Path | None = None,
-    view: View | None = None,
+    view: FigureOptions | None = None,
     console: Console | None = None,
-    names: Sequence[str] | None = None,
+    names: Collection[str] | None = None,
 ) -> list[Path]:
     """Draw the figures ``names`` (every entry of ``FIGURES``), say where, and list those that are missing and why.
 
@@ -49,7 +48,7 @@ def write_figures(
     ``results/reports/<experiment>/figures``. Raises ``AnalysisError`` if the runs of an experiment are not matched:
     one figure would contrast them; or if no run recorded what the x axis needs.
     """
-    console, view = console or Console(), view or View()
+    console, view = console or Console(), view or FigureOptions()
     several = runs.runs["experiment"].nunique() > 1
     written: list[Path] = []
     absent: list[str] = []
@@ -67,13 +66,13 @@ def write_figures(
 
 
 def write_report(
-    runs: Runs, name: str, out: Path | None = None, view: View | None = None, console: Console | None = None
+    runs: Runs, name: str, out: Path | None = None, view: FigureOptions | None = None, console: Console | None = None
 ) -> Path:
     """Write ``index.html``, ``report.json``, ``figures/`` and ``tables/`` into ``out`` (``results/reports/<name>``).
 
     Returns the page's path. Raises ``AnalysisError`` as ``write_figures`` does.
     """
-    console, view = console or Console(), view or View()
+    console, view = console or Console(), view or FigureOptions()
     folder = out or REPORTS / name
     with console.status("claims and contrasts") as status:
         report = build_report(runs, load_claims(), view.varies)
@@ -107,7 +106,8 @@ def write_report(
             *content.settings,
             *content.paper,
         ]
-        _save_tables(tables, folder / "tables")
+        for table in tables:
+            save_table(table, folder / "tables")
         write_json(folder / "report.json", report)
         page = folder / "index.html"
         page.write_text(render_page(name, report, content), encoding="utf-8")
@@ -123,7 +123,7 @@ def write_report(
 
 
 def _figures(
-    runs: Runs, view: View, names: Sequence[str] | object
+    runs: Runs, view: FigureOptions, names: Collection[str]
 ) -> Iterator[tuple[str, str, Axes | Figure | None, str]]:
     """(experiment, name, figure, "") of every figure, or (experiment, name, None, why it is missing).
 
@@ -137,7 +137,7 @@ def _figures(
         require_matched(part, view.varies)
         if view.x != "step":
             require_metric(part.metrics, x_axis(view.x).metric)
-    wanted = [name for name in FIGURES if name in names]  # type: ignore[operator]
+    wanted = [name for name in FIGURES if name in names]
     for experiment, part in experiments.items():
         for name in wanted:
             entry = FIGURES[name]
@@ -154,8 +154,3 @@ def _figures(
         entry = FIGURES[name]
         if entry.experiments and entry.experiments[0] not in experiments:
             yield "", name, None, missing(name, runs, view.varies)
-
-
-def _save_tables(tables: Sequence[Table], folder: Path) -> None:
-    for table in tables:
-        save_table(table, folder)

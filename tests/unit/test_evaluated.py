@@ -66,6 +66,15 @@ def test_one_benchmark_below_0_is_said(tmp_path: Path) -> None:
     assert "below 0 on hard, so not consistently" in c13(tmp_path).reason
 
 
+def test_a_failed_run_caps_the_verdict(tmp_path: Path) -> None:
+    write(tmp_path, {"easy": 0.3}, seeds=6)
+    assert c13(tmp_path).verdict == "supported"
+    RunDir(tmp_path / "tiny" / "luspo" / "seed=5").write_status("failed")
+    result = c13(tmp_path)
+    assert result.verdict == "undecided"
+    assert "seed 5: luspo failed" in result.reason
+
+
 def test_too_few_runs_and_no_evaluation_are_not_tested(tmp_path: Path) -> None:
     write(tmp_path, {"easy": 0.3}, seeds=4)
     assert c13(tmp_path).verdict == "not tested"
