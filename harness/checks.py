@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.checkpoints import intact
 from harness.config import ConfigError
-from harness.launch import intact
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
@@ -44,6 +44,14 @@ def _misleading_keys(flat: dict[str, Any]) -> None:
 
 
 def _unsupported(flat: dict[str, Any]) -> None:
+    if (flat["trainer.max_actor_ckpt_to_keep"] or 2) < 2:
+        raise ConfigError(
+            "trainer.max_actor_ckpt_to_keep must be 2 or more: a kill between checkpoint and metrics goes back one"
+        )
+    if flat.get(f"{ACTOR}.checkpoint.async_save"):
+        raise ConfigError(
+            f"{ACTOR}.checkpoint.async_save=true: nobody would know when a checkpoint is whole; set it to false"
+        )
     if flat["trainer.device"] == "cpu" and flat[f"{ACTOR}.use_kl_loss"]:
         raise ConfigError(f"{ACTOR}.use_kl_loss=true does not run on CPU: verl's reference model pins memory")
     if flat["trainer.v1.trainer_mode"] != "sync":

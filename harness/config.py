@@ -1,5 +1,6 @@
 """From command-line overrides to one resolved configuration, without torch and verl, so a mistake shows at once."""
 
+import contextlib
 import copy
 import hashlib
 import importlib
@@ -12,6 +13,7 @@ from typing import Any
 
 import hydra
 import psutil
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from harness.assets import ROOT
@@ -46,7 +48,8 @@ def side_by_side(memory_gb: float) -> int:
 def compose(overrides: Iterable[str]) -> DictConfig:
     """The configuration that ``python -m harness.train OVERRIDES`` would run, before assets are built."""
     register()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    inside = GlobalHydra.instance().is_initialized()  # in a multirun, whose Hydra looks into the same folders
+    with contextlib.nullcontext() if inside else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("train", overrides=list(overrides))
 
 

@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.progress import track
 from yaml import YAMLError
 
+from harness.checkpoints import checkpoints, intact
 from harness.config import CONF, ConfigError, asset_path
-from harness.launch import checkpoints, intact
 from harness.matching import content_hash
 from harness.rundir import EVAL_COLUMNS, RunDir, RunDirError, find_runs, settings_hash, write_json
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.assets import ROOT
-from harness.launch import checkpoints, intact
+from harness.checkpoints import checkpoints, intact
 from harness.rundir import RunDir, RunDirError
 
 # Of the parent's command line: what the fork says itself.

@@ -22,7 +22,9 @@ from harness.rundir import RunDir
 # What every Ray worker needs in its environment, besides what conf/cluster sets: on a cluster that was started
 # before, workers inherit the raylet's environment and not this process's.
 # No secret is among them: verl prints and logs its configuration. W&B finds its key through `wandb login` on the nodes.
-FORWARDED = ("HARNESS_ASSETS", "PYTHONPATH", "WANDB_MODE", "WANDB_BASE_URL", "HF_HOME")
+FORWARDED = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "HARNESS_ASSETS", "PYTHONPATH", "WANDB_MODE", "WANDB_BASE_URL", "HF_HOME")
+
+LONGEST_REASON = 300  # characters; Ray's are essays
 
 
 def main() -> int:
@@ -46,6 +48,12 @@ def configure(run: RunDir, attempt: Path, resume: Path | None) -> DictConfig:
     loaded = OmegaConf.load(run.config)
     assert isinstance(loaded, DictConfig)
     config = build_assets(loaded)
+    if config.actor_rollout_ref.actor.strategy in ("fsdp", "fsdp2"):
+        # verl loads its checkpoints as arbitrary pickles; torch can be told to load nothing but data. Megatron's hold
+        # more than that.
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    if config.ray_kwargs.ray_init.get("address") == "local":
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # a Ray of our own admits nobody else
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     environment["RAY_worker_niceness"] = "0"  # Ray's 15 makes a run crawl beside anything else on the machine
     environment["VERL_FILE_LOGGER_PATH"] = str(attempt / "metrics.jsonl")
@@ -60,7 +68,11 @@ def configure(run: RunDir, attempt: Path, resume: Path | None) -> DictConfig:
         config.trainer.default_local_dir = str(run.checkpoints)
         config.trainer.resume_mode = "resume_path" if resume else "disable"
         config.trainer.resume_from_path = str(resume) if resume else None
-        runtime_env = config.ray_kwargs.ray_init.runtime_env
+        init = config.ray_kwargs.ray_init
+        if init.get("address") != "local":
+            for name in ("num_cpus", "num_gpus", "include_dashboard"):  # a cluster that exists decides these itself
+                init.pop(name, None)
+        runtime_env = init.runtime_env
         runtime_env.env_vars = {**runtime_env.get("env_vars", {}), **environment}
         os.environ.update({name: str(value) for name, value in runtime_env.env_vars.items()})
     return config
@@ -122,7 +134,7 @@ def reason(error: BaseException) -> str:
             break
         error = inner
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
+    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"[:LONGEST_REASON]
 
 
 def _end_with_parent() -> None:

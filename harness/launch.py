@@ -4,21 +4,23 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from harness.assets import ROOT
-from harness.rundir import HEARTBEAT_SECONDS, RunDir, is_trained
+from harness.rundir import HEARTBEAT_SECONDS, RunDir
+from harness.watch import Watch
 
 ERROR_FILE = "error.json"
+STOP_FILE = "stop"  # its presence asks the trainer to end after a checkpoint
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 10.0  # for a process that is stopped in the middle
 ENDED_GRACE_SECONDS = 1.0  # for what a process left behind that ended by itself
@@ -50,35 +52,39 @@ def end_session(sid: int, spare: int | None = None, grace: float = GRACE_SECONDS
         psutil.wait_procs(signal_all(signal.SIGKILL), timeout=grace)
 
 
-def resume_point(run: RunDir) -> tuple[int, Path | None]:
-    """The last step from which the record continues without a hole, and its checkpoint; (0, None) to start afresh.
+class StopRequest:
+    """SIGTERM while a run trains: a file tells the trainer to end after a checkpoint; a second SIGTERM ends it at once.
 
-    verl writes the checkpoint of step N before N's metrics, so a kill in between leaves a checkpoint without its row:
-    that one is passed over. So is one whose files were not finished.
+    Only the main thread may handle signals; elsewhere nothing changes.
     """
-    recorded = {step for step, data in run.metrics()[0].items() if is_trained(data)}
-    complete = 0
-    while complete + 1 in recorded:
-        complete += 1
-    usable = [(step, folder) for step, folder in checkpoints(run) if step <= complete and intact(folder)]
-    return max(usable, default=(0, None), key=lambda pair: pair[0])
+
+    def __init__(self, attempt: Path):
+        self.file = attempt / STOP_FILE
+        self.since: float | None = None
+
+    def __enter__(self) -> "StopRequest":
+        self.main = threading.current_thread() is threading.main_thread()
+        if self.main:
+            self.before = signal.signal(signal.SIGTERM, self._handle)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.main:
+            signal.signal(signal.SIGTERM, self.before)
+
+    def _handle(self, *_: Any) -> None:
+        if self.since is not None:
+            raise KeyboardInterrupt
+        self.since = time.time()
+        self.file.touch()
 
 
-def drop_checkpoints(run: RunDir, resume: int, keep: int) -> None:
-    """Delete checkpoints that are of no more use: without a record, or older than the ``keep`` latest ones.
-
-    verl remembers what to delete in memory only, so what an earlier attempt left would stay for ever.
-    """
-    folders = sorted(checkpoints(run))
-    kept = [step for step, _ in folders if step <= resume][-keep:]
-    for step, folder in folders:
-        if step not in kept:
-            shutil.rmtree(folder)
-
-
-def train_process(run: RunDir, attempt: Path, resume: Path | None, tick: Callable[[], None]) -> tuple[int, str | None]:
+def train_process(
+    run: RunDir, attempt: Path, resume: Path | None, watch: Watch, grace: float, tick: Callable[[], None]
+) -> tuple[int, str | None]:
     """Run ``harness.job`` to its end; ``tick`` is called twice a second.
 
+    grace: seconds that the trainer has for a last step and checkpoint after SIGTERM.
     Returns (exit status, one-line reason or None). Whatever happens here, KeyboardInterrupt included, no process of
     the run is left behind.
     """
@@ -96,14 +102,18 @@ def train_process(run: RunDir, attempt: Path, resume: Path | None, tick: Callabl
             env=environment,
             start_new_session=True,
         )
-    beat = 0.0
+    beat, verdict = 0.0, None
     try:
-        while process.poll() is None:
-            if time.time() - beat >= HEARTBEAT_SECONDS:
-                beat = time.time()
-                run.write_status("running", pid=os.getpid(), host=os.uname().nodename, last_step=run.last_step())
-            tick()
-            time.sleep(POLL_SECONDS)
+        with StopRequest(attempt) as stop:
+            while process.poll() is None and not verdict:
+                if time.time() - beat >= HEARTBEAT_SECONDS:
+                    beat = time.time()
+                    verdict = watch.look()
+                    run.write_status("running", pid=os.getpid(), host=os.uname().nodename, **watch.status())
+                if stop.since and time.time() - stop.since > grace:
+                    verdict = f"StopRequestedError: no checkpoint within {grace:g} s (harness.watch.grace_seconds)"
+                tick()
+                time.sleep(POLL_SECONDS)
     finally:
         # Closing the lifeline asks the process to end everything itself; what is left is ended from here.
         ended = process.poll() is not None
@@ -111,7 +121,10 @@ def train_process(run: RunDir, attempt: Path, resume: Path | None, tick: Callabl
             process.stdin.close()
         end_session(process.pid, grace=ENDED_GRACE_SECONDS if ended else GRACE_SECONDS)
         process.wait()
-    return process.returncode, None if process.returncode == 0 else failure(attempt, process.returncode)
+    verdict = verdict or watch.look()  # what the last steps brought, alerts for the record included
+    if process.returncode == 0:
+        return 0, None
+    return process.returncode, verdict or failure(attempt, process.returncode)
 
 
 def failure(attempt: Path, returncode: int) -> str:
@@ -128,19 +141,3 @@ def failure(attempt: Path, returncode: int) -> str:
         return f"the training process was ended by {signal.Signals(-returncode).name}"
     errors = [match[1] for line in log.splitlines() if (match := EXCEPTION.search(line))]
     return errors[-1] if errors else f"the training process ended with status {returncode}; see {attempt / 'log.txt'}"
-
-
-def checkpoints(run: RunDir) -> Iterator[tuple[int, Path]]:
-    """Step and folder of each of the run's checkpoints, whole or not."""
-    for folder in run.checkpoints.glob("global_step_*"):
-        number = folder.name.removeprefix("global_step_")
-        if number.isdigit():
-            yield int(number), folder
-
-
-def intact(checkpoint: Path) -> bool:
-    """Whether all files are whole. verl writes data.pt last; torch's files are zip archives, which end in an index."""
-    shards = list((checkpoint / "actor").glob("*.pt"))
-    return bool(shards) and all(
-        file.exists() and zipfile.is_zipfile(file) for file in [*shards, checkpoint / "data.pt"]
-    )

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from harness.assets import ROOT
 from harness.config import digest
 
 # The only keys that conf/algo and conf/clip may set.
@@ -183,6 +184,12 @@ def arm_name(flat: dict[str, Any], overrides: list[str]) -> str:
     name = ",".join(parts + sorted(extra))
     safe = "".join(c if c.isalnum() or c in "=,.+-_" else "_" for c in name)
     return safe if len(safe) <= 120 else f"{safe[:100]}-{digest(name)}"
+
+
+def run_path(flat: dict[str, Any], overrides: list[str]) -> Path:
+    """``<root>/<experiment>/<arm>/seed=<n>`` of a flat configuration and its command line's overrides."""
+    experiment = flat["harness.experiment"] + flat["harness.suffix"]
+    return ROOT / flat["harness.root"] / experiment / arm_name(flat, overrides) / f"seed={flat['seed']}"
 
 
 def _short(key: str, flat: dict[str, Any]) -> str:

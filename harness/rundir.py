@@ -5,14 +5,17 @@
     results/runs/<experiment>/<arm>/seed=<n>/
         config.yaml                            the resolved configuration
         manifest.json                          what was run: arm, seed, fingerprint, hashes, versions, hardware
-        status.json                            how far it came: state, last step, attempt, heartbeat, error
+        status.json                            how far it came: state, last step, attempt, heartbeat, error, cause
+        events.jsonl                           what happened to it: attempts, alerts, checkpoints passed over
         attempts/NN/metrics.jsonl              verl's file logger: {"step": n, "data": {...}} a line
         attempts/NN/sequences/<step>.parquet   one row per response (columns: ``SEQUENCE_COLUMNS``)
         attempts/NN/log.txt                    all output of the training process
+        attempts/NN/outcome.json               how the attempt ended; missing if its watcher was lost
         checkpoints/                           verl's checkpoints
         eval/<benchmark>.parquet               one row per (question, sample) (columns: ``EVAL_COLUMNS``)
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -27,6 +30,11 @@ SCHEMA_VERSION = 1
 STATES = ("planned", "running", "done", "failed", "incomplete")
 HEARTBEAT_SECONDS = 10
 STALE_SECONDS = 12 * HEARTBEAT_SECONDS
+
+# Files that a launcher leaves before there is a run: who was told to train it, and what that process said.
+SUBMISSION = "submission.json"
+LAUNCH_LOG = "launch.log"
+BEFORE_A_RUN = frozenset({".lock", SUBMISSION, LAUNCH_LOG})
 
 Parse = Callable[[bytes], Any]
 
@@ -108,7 +116,7 @@ class RunDir:
 
     def manifest(self) -> dict[str, Any]:
         """``manifest.json``; raises ``RunDirError`` where it is missing, torn or of a newer schema."""
-        manifest = _read_json(self.path / "manifest.json")
+        manifest = read_json(self.path / "manifest.json")
         if manifest.get("schema", 0) > SCHEMA_VERSION:
             raise RunDirError(
                 f"{self.path / 'manifest.json'}: schema {manifest['schema']} is newer than this program's "
@@ -121,7 +129,7 @@ class RunDir:
 
     def status(self) -> dict[str, Any]:
         """``status.json`` as written, and ``incomplete`` for a run that says running but whose process is gone."""
-        status = _read_json(self.path / "status.json")
+        status = read_json(self.path / "status.json")
         if status.get("state") == "running" and not _alive(status):
             status["state"] = "incomplete"
             status["error"] = status.get("error") or "the training process is gone (killed, or the machine went down)"
@@ -131,7 +139,7 @@ class RunDir:
         """Merge ``fields`` into ``status.json``, set its state and heartbeat, atomically."""
         assert state in STATES, state
         path = self.path / "status.json"
-        old = _read_json(path) if path.exists() else {}
+        old = read_json(path) if path.exists() else {}
         write_json(path, {**old, **fields, "state": state, "heartbeat": time.time()})
 
     def attempts(self) -> list[Path]:
@@ -145,6 +153,30 @@ class RunDir:
         folder = self.path / "attempts" / f"{number:02d}"
         (folder / "sequences").mkdir(parents=True)
         return folder
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """How each attempt ended (state, cause, error, began, ended, first, last step), oldest first; empty if lost."""
+        return [read_json(file) if file.exists() else {} for file in (a / "outcome.json" for a in self.attempts())]
+
+    def add_event(self, kind: str, **fields: Any) -> None:
+        """Append one line to ``events.jsonl``. The watcher of a run is its only writer."""
+        line = json.dumps({"time": time.time(), "kind": kind, **fields}, sort_keys=True)
+        with (self.path / "events.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """What happened to the run, oldest first; a torn line is left out."""
+        file = self.path / "events.jsonl"
+        found = []
+        for line in file.read_text().splitlines() if file.exists() else ():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return found
+
+    @staticmethod
+    def steps_in(metrics: Path) -> list[int]:
+        """Steps that one attempt's metrics file records as trained."""
+        return [step for step, data in read_metrics(metrics, []) if is_trained(data)]
 
     def metrics_files(self) -> list[Path]:
         """Each attempt's metrics file, oldest first; an attempt that was stopped early has none yet."""
@@ -240,7 +272,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     draft.replace(path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A small JSON file; raises ``RunDirError`` where it is missing or torn."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

@@ -21,22 +21,24 @@ import hydra
 import psutil
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from harness import checks, matching
 from harness.assets import ROOT
+from harness.checkpoints import drop_checkpoints, passed_over, resume_point
 from harness.config import CONF, ConfigError, build_assets, digest, flatten, register
+from harness.faults import classify
 from harness.grading import mathematics
-from harness.launch import drop_checkpoints, resume_point, train_process
+from harness.launch import train_process
 from harness.progress import Monitor
-from harness.rundir import RunDir, write_json
+from harness.rundir import BEFORE_A_RUN, STALE_SECONDS, RunDir, write_json
+from harness.watch import Watch
 
-SWEEP_DIR = "HARNESS_SWEEP_DIR"  # where the cells of a multirun tell their sweep how they are doing
 PACKAGES = ("verl", "torch", "ray", "transformers", "tensordict", "TransferQueue", "hydra-core", "pandas", "numpy")
-KEPT_CHECKPOINTS = 2
+# Exit statuses, for whoever launched the run.
+FAILED, REFUSED, PREEMPTED, INTERRUPTED = 1, 2, os.EX_TEMPFAIL, 130
 
 
 def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str, Any], list[str]]:
@@ -53,11 +55,8 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
     warnings = checks.check(built)
     kinds = matching.classify(flat, matching.content_hashes(built))
     arm = matching.arm_name(flat, overrides)
-    root = Path(flat["harness.root"])
-    experiment = flat["harness.experiment"] + flat["harness.suffix"]
-    path = (root if root.is_absolute() else ROOT / root) / experiment / arm / f"seed={flat['seed']}"
     manifest = {
-        "experiment": experiment,
+        "experiment": flat["harness.experiment"] + flat["harness.suffix"],
         "arm": arm,
         "arm_id": digest(arm)[:8],
         "algo": flat["harness.algo"],
@@ -77,7 +76,7 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
         "hardware": _hardware(),
     }
     OmegaConf.update(config, "harness.arm", arm)
-    return RunDir(path), manifest, warnings
+    return RunDir(matching.run_path(flat, overrides)), manifest, warnings
 
 
 def open_run(run: RunDir, manifest: dict[str, Any], config: DictConfig) -> None:
@@ -86,7 +85,7 @@ def open_run(run: RunDir, manifest: dict[str, Any], config: DictConfig) -> None:
     Execution settings may differ (more steps, another checkpoint frequency). Raises ``ConfigError`` with the keys
     that differ otherwise; what is there is never overwritten.
     """
-    if run.path.exists() and any(p for p in run.path.iterdir() if p.name != ".lock"):
+    if run.path.exists() and any(p for p in run.path.iterdir() if p.name not in BEFORE_A_RUN):
         old = run.manifest()
         changed: dict[str, tuple[Any, Any]] = {}
         for kind in ("treatment", "controlled"):
@@ -104,60 +103,88 @@ def open_run(run: RunDir, manifest: dict[str, Any], config: DictConfig) -> None:
     draft.replace(run.config)
 
 
-def train(config: DictConfig, overrides: list[str], console: Console, report: Any = None) -> str:
-    """Do one run; returns its final state. ``report(run)`` is called once the run directory exists."""
+def train(config: DictConfig, overrides: list[str], console: Console) -> int:
+    """Do one run; returns its exit status: 0 for done, ``FAILED`` or ``PREEMPTED``. Raises ``ConfigError``."""
     run, manifest, warnings = prepare(config, overrides)
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(run.path / ".lock", timeout=0):
+            _refuse_elsewhere(run)
             open_run(run, manifest, config)
-            if report:
-                report(run)
-            start = config.harness.fork_from
-            start = ROOT / start if start else None
-            return _train_locked(run, manifest["planned_steps"], start, console, quiet=report is not None)
+            return _train_locked(run, manifest["planned_steps"], config, console)
     except Timeout:
         raise ConfigError(f"{run.path} is being trained by another process on this machine") from None
 
 
-def _train_locked(run: RunDir, planned: int, start: Path | None, console: Console, quiet: bool) -> str:
-    """``start``: the checkpoint of another run to begin with, where the run has none of its own."""
+def _refuse_elsewhere(run: RunDir) -> None:
+    """The lock is this machine's; of others the heartbeat tells."""
+    status = run.status() if (run.path / "status.json").exists() else {}
+    if status.get("state") == "running" and status.get("host") not in (None, os.uname().nodename):
+        raise ConfigError(
+            f"{run.path} is being trained on {status['host']}; its heartbeat must be silent for {STALE_SECONDS} s"
+        )
+
+
+def _train_locked(run: RunDir, planned: int, config: DictConfig, console: Console) -> int:
+    """Continue the run from its last whole checkpoint, or start it (from ``harness.fork_from`` if that is set)."""
     if run.last_step() >= planned and run.status().get("state") == "done":
         run.write_status("done", planned_steps=planned)
         console.print(f"{run.path} is done ({run.last_step()} steps), skipped", highlight=False, soft_wrap=True)
-        return "done"
+        return 0
     step, checkpoint = resume_point(run)
-    drop_checkpoints(run, step, KEPT_CHECKPOINTS)
-    earlier = run.status().get("seconds", 0.0) if (run.path / "status.json").exists() else 0.0
-    attempt = run.new_attempt()
-    run.write_status("planned", planned_steps=planned, attempt=int(attempt.name), error=None, started=time.time())
+    skipped = passed_over(run, step)
+    drop_checkpoints(run, step, config.trainer.max_actor_ckpt_to_keep)
+    attempt, began = run.new_attempt(), time.time()
+    number = int(attempt.name)
+    run.write_status("planned", planned_steps=planned, attempt=number, error=None, cause=None, started=began)
+    run.add_event("attempt", attempt=number, step=step, host=os.uname().nodename)
+    if skipped:
+        why = f"not whole, or without a record: {', '.join(skipped)}"
+        run.add_event("checkpoint", attempt=number, step=step, message=why)
     if step:
         console.print(f"continuing {run.path} after step {step}", highlight=False, soft_wrap=True)
-    began = time.time()
-    state, error = "incomplete", "interrupted"
+    start = ROOT / config.harness.fork_from if config.harness.fork_from else None
+    limits: Any = OmegaConf.to_container(config.harness.watch, resolve=True)
+    watch = Watch(run, attempt, limits, step, planned)
+    state, cause, error = "incomplete", "interrupted", "interrupted"
     try:
-        if quiet:
-            status, error = train_process(run, attempt, checkpoint or start, lambda: None)
-        else:
-            with Monitor(console) as monitor:
-                monitor.watch(run)
-                status, error = train_process(run, attempt, checkpoint or start, monitor.update)
-        reached = run.last_step()
-        state = "done" if status == 0 and reached >= planned else "failed"
-        if state == "failed" and error is None:
-            error = f"training ended at step {reached} of {planned} without an error"
+        with Monitor(console) as monitor:
+            monitor.watch(run)
+            status, said = train_process(
+                run, attempt, checkpoint or start, watch, limits["grace_seconds"], monitor.update
+            )
+        state, cause, error = _verdict(run, planned, status, said)
     finally:
-        seconds = earlier + time.time() - began
-        run.write_status(state, last_step=run.last_step(), seconds=seconds, error=error, pid=None, host=None)
-    if state == "done" and not quiet:
-        console.print(f"{run.path}: done, {seconds / 60:.1f} minutes", highlight=False, soft_wrap=True)
-    if error:
-        console.print(
-            f"{run.path}: {error}\n  log: {attempt / 'log.txt'}", style="red", highlight=False, soft_wrap=True
-        )
-    return state
+        _close(run, attempt, {"state": state, "cause": cause, "error": error, "first_step": step, "began": began})
+    if state == "done":
+        minutes = run.status()["seconds"] / 60
+        console.print(f"{run.path}: done, {minutes:.1f} minutes", highlight=False, soft_wrap=True)
+        return 0
+    console.print(f"{run.path}: {error}\n  log: {attempt / 'log.txt'}", style="red", highlight=False, soft_wrap=True)
+    return PREEMPTED if cause == "preempted" else FAILED
+
+
+def _verdict(run: RunDir, planned: int, status: int, said: str | None) -> tuple[str, str | None, str | None]:
+    """(state, cause, error) of an attempt that ended with this exit status and last words."""
+    reached = run.last_step()
+    if status == 0 and reached >= planned:
+        return "done", None, None
+    error = said or f"training ended at step {reached} of {planned} without an error"
+    cause = classify(error)
+    return ("incomplete" if cause == "preempted" else "failed"), cause, error
+
+
+def _close(run: RunDir, attempt: Path, ending: dict[str, Any]) -> None:
+    """Write how an attempt ended: for itself, among the run's events, and into its status."""
+    reached, ended = run.last_step(), time.time()
+    state, cause, error = ending["state"], ending["cause"], ending["error"]
+    write_json(attempt / "outcome.json", {**ending, "ended": ended, "last_step": reached})
+    run.add_event(state, attempt=int(attempt.name), step=reached, cause=cause, message=error)
+    seconds = run.status().get("seconds", 0.0) + ended - ending["began"]
+    gone = {"pid": None, "host": None, "seconds_left": None}
+    run.write_status(state, last_step=reached, error=error, cause=cause, seconds=seconds, **gone)
 
 
 def _hardware() -> dict[str, Any]:
@@ -183,29 +210,17 @@ def _commit() -> str | None:
 
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
-def _cell(config: DictConfig) -> None:
-    """Hydra's task: one run. In a multirun it reports to the sweep and never raises, so the other cells go on."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    hydra_config = HydraConfig.get()
-    overrides = list(hydra_config.overrides.task)
+def _run(config: DictConfig) -> None:
+    """Hydra's task: one run. A multirun does not come here: its launcher starts one process of this module a run."""
+    overrides = list(HydraConfig.get().overrides.task)
     console = Console(stderr=True)
-    sweep = os.environ.get(SWEEP_DIR) if hydra_config.mode == RunMode.MULTIRUN else None
-    told: dict[str, Any] = {"overrides": overrides, "run_dir": None, "state": "failed", "error": None}
-
-    def tell(run: RunDir | None = None) -> None:
-        if run:
-            told["run_dir"] = str(run.path)
-        if sweep:
-            write_json(Path(sweep) / f"{hydra_config.job.num}.json", told)
-
     try:
-        told["state"] = train(config, overrides, console, tell if sweep else None)
+        status = train(config, overrides, console)
     except ConfigError as error:
-        told["error"] = str(error)
         console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
-    tell()
-    if not sweep and told["state"] != "done":
-        sys.exit(1)
+        status = REFUSED
+    if status:
+        sys.exit(status)
 
 
 def _interrupt(*_: Any) -> None:
@@ -220,9 +235,10 @@ def main() -> None:
         sys.exit(f"error: {error}")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _cell()
+        _run()
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command continues where it stopped")
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

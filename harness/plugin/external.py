@@ -1,8 +1,9 @@
 """The module that verl imports in every worker before it builds an engine (``model.external_lib``).
 
 It is the one module of this project that acts when imported, because being imported is all that verl offers it:
-it registers the losses and the transformers rollout and, on the CPU platform only, the FSDP2 engine and its process
-group. What fails here raises in the worker, unlike in the ``verl.plugins`` entry point, whose errors verl swallows.
+it registers the losses and the transformers rollout, admits numpy arrays in checkpoints and, on the CPU platform only,
+registers the FSDP2 engine and makes its process group. What fails here raises in the worker, unlike in the
+``verl.plugins`` entry point, whose errors verl swallows.
 """
 
 import os
@@ -36,6 +37,18 @@ def create_gloo_group() -> None:
     )
 
 
+def admit_numpy_arrays() -> None:
+    """verl's checkpoints hold numpy's random state; with ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` torch must be told that
+    arrays are data."""
+    import numpy as np
+    import torch
+
+    torch.serialization.add_safe_globals(
+        [np.ndarray, np.dtype, np._core.multiarray._reconstruct, type(np.dtype("uint32")), type(np.dtype("int64"))]  # type: ignore[attr-defined]
+    )
+
+
+admit_numpy_arrays()
 rollout.register()
 if get_platform().device_name == "cpu":
     register_cpu_engine()

@@ -24,6 +24,10 @@ from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
 import harness.plugin.losses  # noqa: F401  (registers; the trainer asks the losses before any worker exists)
+from harness.checkpoints import checkpoints, complete, drop_checkpoints, ensure_room
+from harness.config import ConfigError, flatten
+from harness.estimate import shape_of, training
+from harness.launch import STOP_FILE
 from harness.plugin import metrics as own
 from harness.plugin import probe
 from harness.plugin.recording import ROWS, RecordingLoss
@@ -67,6 +71,30 @@ class RecordingTrainer(PPOTrainerSync):
         if self.recording:
             loss = RecordingLoss(partial(ppo_loss, config=actor), actor)
             self.actor_rollout_wg.set_loss_fn(loss)
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> KVBatchMeta:
+        batch = super().step(metrics, timing_raw)
+        freq, step = self.config.trainer.save_freq, self.global_steps
+        saves = freq > 0 and (step % freq == 0 or step >= self.total_training_steps)  # verl will
+        if self._asked_to_stop() and not saves:
+            self._save_checkpoint()
+        return batch
+
+    def on_step_begin(self) -> None:
+        # Here the record of the step before is complete. A request that came after its `step` waits for this one.
+        if self._asked_to_stop() and any(number == self.global_steps - 1 for number, _ in checkpoints(self.run_dir)):
+            raise StopRequestedError(f"after step {self.global_steps - 1} and its checkpoint")
+        super().on_step_begin()
+
+    def _asked_to_stop(self) -> bool:
+        return (self.attempt / STOP_FILE).exists()
+
+    def _save_checkpoint(self) -> None:
+        """verl's, with what it lacks: room on the disk, a mark that it is whole, retention that outlives a resume."""
+        ensure_room(self.run_dir, expected_bytes(self.config))
+        super()._save_checkpoint()
+        complete(self.run_dir.checkpoints / f"global_step_{self.global_steps}")
+        drop_checkpoints(self.run_dir, self.global_steps, self.config.trainer.max_actor_ckpt_to_keep)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         if not self.recording:
@@ -117,6 +145,19 @@ class RecordingTrainer(PPOTrainerSync):
         if step == 1:
             manifest = self.run_dir.manifest()
             self.run_dir.write_manifest({**manifest, "step1_responses": responses_hash(sequences)})
+
+
+class StopRequestedError(Exception):
+    """The run was asked to end and did, after a checkpoint and with the record complete."""
+
+
+def expected_bytes(config: DictConfig) -> float:
+    """Size of a first checkpoint, estimated; 0 for a model whose shape is unknown."""
+    flat = flatten(config)
+    try:
+        return training(flat, shape_of(flat)).checkpoint
+    except (ConfigError, KeyError):
+        return 0.0
 
 
 def responses_hash(sequences: pd.DataFrame) -> str:

@@ -1,0 +1,125 @@
+"""What the process that watches a run concludes from its metrics: that it lives, stalls, or has gone wrong.
+
+Rows are read once, as they come. Nothing here touches training: an alert is an event in the run directory, and ends
+the run only where ``harness.watch.stop_on`` names it.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harness.rundir import RunDir, is_trained
+
+SHOWN = ("response_length", "clip_frac_token", "reward", "accuracy")  # of the last step, in status.json
+FIRST = 5  # steps whose mean length is where an attempt's run started
+WINDOW = 5  # steps that an alert must hold for
+FINITE = ("response_length", "reward", "entropy", "grad_norm", "ppo_kl")  # numbers in every step of a healthy run
+Row = Mapping[str, Any]
+
+
+class Watch:
+    """Follows one attempt of a run; call ``look`` now and then.
+
+    limits: ``harness.watch`` of the configuration; resumed: the step that the attempt continues from; planned: the
+    run's steps.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        attempt: Path,
+        limits: Mapping[str, Any],
+        resumed: int = 0,
+        planned: int = 0,
+        clock: Callable[[], float] = time.time,
+    ):
+        self.run, self.attempt, self.limits, self.planned, self.clock = run, attempt, limits, planned, clock
+        self.file, self.offset = attempt / "metrics.jsonl", 0
+        trained = ((step, data) for step, data in run.metrics()[0].items() if is_trained(data))
+        self.rows: dict[int, Row] = {step: data for step, data in trained if step <= resumed}
+        self.arrivals = [clock()]  # of this attempt's steps; the first is its start
+        self.raised: set[str] = set()
+
+    def look(self) -> str | None:
+        """Read what is new; returns why the run must be ended now, or None."""
+        for step, row in self._new_rows():
+            self.rows[step] = row
+            self.arrivals.append(self.clock())
+            for kind, message in alerts(self.rows, self.limits):
+                if kind not in self.raised:
+                    self.raised.add(kind)
+                    self.run.add_event(kind, step=step, attempt=int(self.attempt.name), message=message)
+                    if kind in self.limits["stop_on"]:
+                        return f"alert {kind}: {message}"
+        return self._stalled()
+
+    def status(self) -> dict[str, Any]:
+        """Fields of ``status.json``: the last step, what it measured, and seconds left (None before two steps)."""
+        step = max(self.rows, default=0)
+        row = self.rows.get(step, {})
+        gaps = self._gaps()
+        left = median(gaps) * (self.planned - step) if gaps else None
+        return {"last_step": step, "last": {key: row[key] for key in SHOWN if key in row}, "seconds_left": left}
+
+    def _new_rows(self) -> Iterator[tuple[int, Row]]:
+        """Complete lines of verl's file logger that were not read before; its last one may still be being written."""
+        if not self.file.exists():
+            return
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            lines = file.read().split(b"\n")
+        for line in lines[:-1]:
+            self.offset += len(line) + 1
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # reading the record says so, with its line
+            if is_trained(row["data"]):
+                yield int(row["step"]), row["data"]
+
+    def _gaps(self) -> list[float]:
+        """Seconds between this attempt's steps; the first has the start-up in it and does not count."""
+        return [b - a for a, b in zip(self.arrivals[1:], self.arrivals[2:], strict=False)]
+
+    def _stalled(self) -> str | None:
+        waited = self.clock() - self.arrivals[-1]
+        if len(self.arrivals) < 3:
+            if waited > self.limits["start_seconds"]:
+                return f"no step for {waited:.0f} s after the start (harness.watch.start_seconds)"
+            return None
+        usual = median(self._gaps())
+        if waited > max(self.limits["stall_seconds"], self.limits["stall_factor"] * usual):
+            return f"no step for {waited:.0f} s, where one takes {usual:.3g} s (harness.watch.stall_factor)"
+        return None
+
+
+def alerts(rows: Mapping[int, Row], limits: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(kind, message) of everything that is wrong with the latest rows.
+
+    ``nan``: a metric of the last step is not a number; ``short``: the mean length of the last steps is under
+    ``collapse_share`` of the first ones'; ``long``: over ``cap_share`` of the responses are cut at the limit;
+    ``no_reward``, ``no_entropy``: exactly 0 in all of the last steps.
+    """
+    steps = sorted(rows)
+    first, last = rows[steps[0]], rows[steps[-1]]
+    # Metrics of ours that are not finite are left out of the record, verl's are in it.
+    wrong = [key for key in FINITE if key in first and not math.isfinite(last.get(key, math.nan))]
+    if wrong:
+        yield "nan", f"{', '.join(wrong)} is not a number"
+    recent = [rows[step] for step in steps[-WINDOW:]]
+    if len(recent) < WINDOW or any("response_length" not in row for row in recent):
+        return
+    early = [rows[step]["response_length"] for step in steps[:FIRST] if "response_length" in rows[step]]
+    now = sum(row["response_length"] for row in recent) / WINDOW
+    start = sum(early) / max(len(early), 1)
+    if now < limits["collapse_share"] * start:
+        yield "short", f"mean length {now:.1f} in the last {WINDOW} steps, {start:.1f} in the first"
+    if all(row.get("truncated", 0.0) > limits["cap_share"] for row in recent):
+        yield "long", f"over {limits['cap_share']:.0%} of the responses reach the limit of length"
+    for key in ("reward", "entropy"):
+        if all(row.get(key) == 0 for row in recent):
+            yield f"no_{key}", f"{key} is 0 in the last {WINDOW} steps"
