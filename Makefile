@@ -1,5 +1,5 @@
 # make            this help
-# Variables:      ALGOS=gspo,luspo SEEDS=0,1,2 EXPERIMENT=tiny STEPS=60 JOBS=2 SWEEP=factorial ARGS="any.key=value ..."
+# Variables:      ALGOS=gspo,luspo SEEDS=0,1,2 EXPERIMENT=tiny STEPS=60 JOBS=2 SWEEP=factorial LAUNCHER=slurm ARGS="any.key=value ..."
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -13,6 +13,8 @@ EXPERIMENT ?= tiny
 STEPS ?=
 SWEEP ?=
 ARGS ?=
+# local, slurm or ray_jobs
+LAUNCHER ?=
 # Empty: as many runs side by side as cores and memory allow.
 JOBS ?=
 BENCHMARK ?= tiny_easy,tiny_hard
@@ -22,7 +24,7 @@ RUNS ?= $(foreach e,$(subst $(comma), ,$(EXPERIMENT)),$(if $(filter reference/%,
 NAME ?= $(subst /,-,$(subst $(comma),+,$(EXPERIMENT)))
 
 
-.PHONY: help setup doctor sweep report notebook eval readme test test-slow lint bench clean
+.PHONY: help setup doctor sweep report notebook eval readme test test-slow test-faults lint bench clean
 
 help:  ## this help
 	@sed -n 's/^# \(make\|Variables\)/\1/p' Makefile
@@ -40,7 +42,8 @@ $(VENV)/.done: pyproject.toml
 
 sweep: setup  ## train every algorithm of ALGOS with every seed of SEEDS, then a table and the curves
 	$(PY) -m harness.train -m experiment=$(EXPERIMENT) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(ALGOS),algo=$(ALGOS)) \
-	  seed=$(SEEDS) $(if $(STEPS),trainer.total_training_steps=$(STEPS)) $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
+	  seed=$(SEEDS) $(if $(STEPS),trainer.total_training_steps=$(STEPS)) $(if $(LAUNCHER),hydra/launcher=$(LAUNCHER)) \
+	  $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
 
 doctor: setup  ## would a run of EXPERIMENT start here? one line for each check, with the remedy
 	$(PY) -m harness.doctor experiment=$(EXPERIMENT) $(ARGS)
@@ -65,10 +68,13 @@ lint: setup  ## ruff and the type checker
 	$(PY) -m pyright --pythonpath $(PY)
 
 test: lint  ## lint, unit tests and end-to-end runs (about 15 minutes on 2 cores)
-	$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not faults"
 
 test-slow: setup  ## statistical tests that train for many minutes
 	$(PY) -m pytest -m slow
+
+test-faults: setup  ## kill, fill, break and stop real runs, and compare their records with an undisturbed one
+	$(PY) -m pytest -n 2 -m faults tests/faults
 
 bench: setup  ## seconds per step and to the first step, beside TRL and bare verl, into results/bench
 	$(PY) tests/bench/bench.py

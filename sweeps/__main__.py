@@ -1,0 +1,113 @@
+"""Named sweeps from the command line.
+
+    python -m sweeps plan NAME              what it would run, GPU-hours and disk; starts nothing
+    python -m sweeps run NAME               run it, or go on with it; what is done stays done
+    python -m sweeps status NAME            where each of its runs is
+    python -m sweeps watch NAME             the same, again and again
+    python -m sweeps cancel NAME            end what it started, and its controller
+    python -m sweeps manifests NAME --to FOLDER kubernetes.image=... kubernetes.claim=...
+                                            a Kubernetes manifest (KubeRay RayJob) for each run; all values of theirs
+                                            are in sweeps/cluster/rayjob.yaml
+
+NAME is a file of sweeps/ or a path to a YAML file. Overrides of ``harness.train`` may follow and hold for all runs;
+``hydra/launcher=slurm hydra.launcher.partition=gpu`` say where they run. ``status``, ``watch`` and ``cancel`` work from
+any machine that sees the results, and take the overrides of the last ``run`` if none are given.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from harness.config import ConfigError
+from sweeps.control import cancel, run_sweep
+from sweeps.named import load, names
+from sweeps.view import plan_table, status_table
+
+WATCH_SECONDS = 5.0
+
+
+def plan(name: str, overrides: list[str], console: Console) -> int:
+    """Print the cells and what they need."""
+    from sweeps.book import Book
+
+    console.print(plan_table(load(name), Book.of(name, overrides).cells))
+    return 0
+
+
+def run(name: str, overrides: list[str], console: Console) -> int:
+    """Run the sweep; the exit status says whether all is done."""
+    return run_sweep(name, overrides, console)
+
+
+def status(name: str, overrides: list[str], console: Console) -> int:
+    """Print the table once."""
+    from sweeps.book import Book
+
+    book = Book.last(name, overrides)
+    console.print(status_table(book.cells, book.lock))
+    return 0
+
+
+def watch(name: str, overrides: list[str], console: Console) -> int:
+    """Print the table until interrupted."""
+    from sweeps.book import Book
+
+    book = Book.last(name, overrides)
+    with Live(status_table(book.cells, book.lock), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(WATCH_SECONDS)
+            live.update(status_table(book.cells, book.lock), refresh=True)
+
+
+def manifests(name: str, overrides: list[str], console: Console) -> int:
+    """Write a manifest for each cell; ``--to FOLDER`` among the overrides says where."""
+    from sweeps.book import Book
+    from sweeps.manifests import defaults, take_settings, write_rayjobs
+
+    if "--to" not in overrides or overrides[-1] == "--to":
+        raise ConfigError("manifests: --to FOLDER is missing")
+    at = overrides.index("--to")
+    folder, rest = Path(overrides[at + 1]), overrides[:at] + overrides[at + 2 :]
+    settings, rest = take_settings(rest)
+    files = write_rayjobs(Book.of(name, rest).cells, settings, folder, defaults())
+    console.print(f"{len(files)} manifests in {folder}; kubectl apply -f {folder}", highlight=False, soft_wrap=True)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[str, list[str], Console], int]] = {
+    "plan": plan,
+    "run": run,
+    "status": status,
+    "watch": watch,
+    "cancel": cancel,
+    "manifests": manifests,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; 2 for a mistake in it."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        print("sweeps:", ", ".join(names()))
+        return 0
+    console = Console(stderr=arguments[0] in ("run", "cancel"))
+    try:
+        if arguments[0] not in COMMANDS:
+            raise ConfigError(f"{arguments[0]}: no such command; there are {', '.join(COMMANDS)}")
+        if len(arguments) < 2:
+            raise ConfigError(f"{arguments[0]}: which sweep? there are {', '.join(names())}")
+        return COMMANDS[arguments[0]](arguments[1], arguments[2:], console)
+    except ConfigError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""A cell of a sweep: one run that is to be done, known by its overrides, and what it will need."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from harness import estimate, matching
+from harness.config import ConfigError, compose, flatten
+from harness.rundir import RunDir
+
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """ranks: of one node; gpus: of all nodes together, 0 on CPU; hours: GPU-hours at the experiment's mean length, None
+    without GPUs; disk: bytes of the checkpoints that are kept; memory_gb: of a host at its peak; priority: higher ones
+    start first.
+    """
+
+    overrides: tuple[str, ...]
+    path: Path
+    planned: int
+    nodes: int = 1
+    ranks: int = 1
+    gpus: int = 0
+    hours: float | None = None
+    disk: float = 0.0
+    memory_gb: float = 0.0
+    priority: float = 0.0
+
+    @property
+    def run(self) -> RunDir:
+        return RunDir(self.path)
+
+    @property
+    def name(self) -> str:
+        """Experiment, arm and seed, as in the run directory's path."""
+        return "/".join(self.path.parts[-3:])
+
+
+def cells_of(jobs: Iterable[Sequence[str]]) -> list[Cell]:
+    """A cell for each list of overrides; raises ``ConfigError`` for what does not compose and for a run named twice.
+
+    Lists that differ by their seed alone are composed once: a seed changes nothing of what a run needs.
+    """
+    composed: dict[tuple[str, ...], Cell] = {}
+    found: dict[Path, Cell] = {}
+    for overrides in jobs:
+        seeds = [one for one in overrides if one.startswith(f"{SEED}=")]
+        rest = tuple(one for one in overrides if one not in seeds)
+        seed = seeds[-1].removeprefix(f"{SEED}=") if seeds else None
+        if rest not in composed:
+            composed[rest] = cell_of(rest)
+        cell = composed[rest]
+        if seed is not None:
+            if not seed.isdigit():
+                raise ConfigError(f"{SEED}={seed}: a number from 0")
+            cell = replace(cell, overrides=tuple(overrides), path=cell.path.with_name(f"{SEED}={seed}"))
+        if cell.path in found:
+            raise ConfigError(
+                f"{' '.join(overrides)} and {' '.join(found[cell.path].overrides)} are the same run, {cell.path}"
+            )
+        found[cell.path] = cell
+    return list(found.values())
+
+
+def cell_of(overrides: Sequence[str]) -> Cell:
+    """The cell of one list of overrides of ``harness.train``; nothing is built or written."""
+    try:
+        flat = flatten(compose(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
+    nodes, ranks = flat["trainer.nnodes"], flat["trainer.n_gpus_per_node"]
+    gpus = nodes * ranks if flat["trainer.device"] != "cpu" else 0
+    steps = flat[matching.STEPS]
+    hours, disk = _needs(flat, steps)
+    path = matching.run_path(flat, list(overrides))
+    return Cell(tuple(overrides), path, steps, nodes, ranks, gpus, hours, disk, flat["harness.memory_gb"])
+
+
+def _needs(flat: dict[str, Any], steps: int) -> tuple[float | None, float]:
+    """(GPU-hours or None, bytes of checkpoints), by ``harness.estimate``; 0 bytes for a model of unknown shape."""
+    try:
+        shape = estimate.shape_of(flat)
+    except ConfigError:
+        return None, 0.0
+    kept = (flat["trainer.max_actor_ckpt_to_keep"] or steps) if flat["trainer.save_freq"] > 0 else 0
+    disk = estimate.training(flat, shape).checkpoint * kept
+    if "harness.mean_length" not in flat:
+        return None, disk
+    one = estimate.step(flat, shape, flat["harness.mean_length"]).gpu_hours
+    return (None if one is None else one * steps), disk

@@ -1,0 +1,260 @@
+"""Runs the cells of a sweep through a launcher until each is done or given up.
+
+All state is in the run directories: a scheduler that starts where another one died finds what runs, what is done and
+what failed, and goes on. It asks a launcher for three things only: room for a cell, to start it, whether it is still
+there; how a run went is read from its directory.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.faults import CAUSES
+from harness.rundir import LAUNCH_LOG, SUBMISSION, RunDir, RunDirError, read_json, write_json
+from sweeps.cells import Cell
+
+LONGEST_BACKOFF = 1800.0
+GONE_SECONDS = 5.0  # a process may be gone a moment before its last words are on a shared disk
+Submission = Mapping[str, Any]
+
+
+class Launcher(Protocol):
+    """Where cells run. poll_seconds: between two looks; ends_with_us: whether its runs end with the scheduler."""
+
+    name: str
+    poll_seconds: float
+    ends_with_us: bool
+
+    def place(self, cell: Cell, running: Sequence[Submission]) -> dict[str, Any] | None:
+        """Where the cell can start now beside the ``running`` submissions (fields of its submission), or None."""
+        ...
+
+    def start(self, cell: Cell, place: dict[str, Any]) -> dict[str, Any]:
+        """Start it and return what identifies it, JSON values all. Raises ``LaunchError``."""
+        ...
+
+    def alive(self, submission: Submission) -> bool:
+        """Whether it is still waiting or running."""
+        ...
+
+    def cancel(self, submission: Submission) -> None:
+        """Ask it to end; returns at once. One that is gone is no error."""
+        ...
+
+
+class LaunchError(Exception):
+    """A launcher could not start a cell; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """retries: attempts without a new step that are forgiven in a row; backoff: seconds before the first of them,
+    doubled each time."""
+
+    retries: int = 3
+    backoff: float = 30.0
+
+
+@dataclass
+class Progress:
+    """What the scheduler knows of a cell. state: waiting, running, done, failed."""
+
+    cell: Cell
+    state: str = "waiting"
+    not_before: float = 0.0
+    error: str | None = None
+    submission: dict[str, Any] | None = None
+    seen_gone: float | None = None
+    failed_starts: int = 0
+
+
+class Scheduler:
+    """``turn`` looks at everything once; ``run`` turns until all is done or given up."""
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        launcher: Launcher,
+        rules: Rules | None = None,
+        clock: Callable[[], float] = time.time,
+    ):
+        self.launcher, self.rules, self.clock = launcher, rules or Rules(), clock
+        self.began = clock()
+        # Large cells first within a priority: a gap that they need does not come by itself later.
+        order = sorted(cells, key=lambda c: (-c.priority, -c.gpus, -(c.hours or 0.0)))
+        self.cells = [Progress(cell) for cell in order]
+        for one in self.cells:
+            self._find(one)
+
+    @property
+    def over(self) -> bool:
+        return all(one.state in ("done", "failed") for one in self.cells)
+
+    @property
+    def failed(self) -> list[Progress]:
+        return [one for one in self.cells if one.state == "failed"]
+
+    def turn(self) -> None:
+        """One look: what has ended, what to try again, what there is room for."""
+        now = self.clock()
+        for one in self.cells:
+            if one.state == "running":
+                self._look(one, now)
+        running = [one.submission for one in self.cells if one.state == "running" and one.submission]
+        for one in self.cells:
+            if one.state != "waiting" or one.not_before > now:
+                continue
+            place = self.launcher.place(one.cell, running)
+            if place is not None and self._start(one, place, now):
+                assert one.submission
+                running.append(one.submission)
+
+    def run(self, sleep: Callable[[float], None] = time.sleep, each: Callable[[], bool] = lambda: True) -> None:
+        """Turn until nothing is left, or ``each``, called between turns, says no."""
+        while True:
+            self.turn()
+            if not each() or self.over:
+                return
+            sleep(self.launcher.poll_seconds)
+
+    def cancel(self) -> None:
+        """Ask everything that runs to end."""
+        for one in self.cells:
+            if one.state == "running" and one.submission:
+                self.launcher.cancel(one.submission)
+
+    def _find(self, one: Progress) -> None:
+        """Where an earlier scheduler, or anybody, left the cell."""
+        status = status_of(one.cell.run)
+        submission = submission_of(one.cell.run)
+        if status.get("state") == "done" and status.get("last_step", 0) >= one.cell.planned:
+            one.state = "done"
+        elif submission and submission["launcher"] == self.launcher.name and self.launcher.alive(submission):
+            one.state, one.submission = "running", submission
+        elif status.get("state") == "running":  # started by somebody else, alive by its heartbeat
+            one.state, one.submission = "running", None
+
+    def _start(self, one: Progress, place: dict[str, Any], now: float) -> bool:
+        run = one.cell.run
+        attempts = len(run.attempts())
+        run.path.mkdir(parents=True, exist_ok=True)
+        (run.path / LAUNCH_LOG).write_text("")
+        try:
+            identity = self.launcher.start(one.cell, place)
+        except LaunchError as error:
+            self._failed_start(one, str(error), now)
+            return False
+        one.submission = {**place, **identity, "launcher": self.launcher.name, "submitted": now, "attempts": attempts}
+        write_json(run.path / SUBMISSION, one.submission)
+        one.state, one.seen_gone = "running", None
+        return True
+
+    def _look(self, one: Progress, now: float) -> None:
+        alive = self.launcher.alive(one.submission) if one.submission else status_of(one.cell.run)["state"] == "running"
+        if alive:
+            one.seen_gone = None
+            return
+        status = status_of(one.cell.run)
+        if status.get("state") == "running":  # its last word, or its node's: wait until the heartbeat is stale
+            return
+        attempts = one.cell.run.attempts()
+        if one.submission and len(attempts) <= one.submission["attempts"]:
+            if one.seen_gone is None:
+                one.seen_gone = now
+            if now - one.seen_gone >= GONE_SECONDS or refusal(one.cell.run):
+                self._no_attempt(one, status, now)
+            return
+        one.failed_starts = 0
+        if status.get("state") == "done":
+            one.state = "done"
+            return
+        self._ended(one, now)
+
+    def _no_attempt(self, one: Progress, status: Mapping[str, Any], now: float) -> None:
+        """Gone without having trained: it was done before, refused, or never came to start."""
+        if status.get("state") == "done" and status.get("last_step", 0) >= one.cell.planned:
+            one.state = "done"
+        elif refused := refusal(one.cell.run):
+            one.state, one.error = "failed", refused
+        else:
+            self._failed_start(one, f"ended before training began; see {one.cell.run.path / LAUNCH_LOG}", now)
+
+    def _failed_start(self, one: Progress, error: str, now: float) -> None:
+        one.failed_starts += 1
+        one.error = error
+        if one.failed_starts > self.rules.retries:
+            one.state = "failed"
+        else:
+            one.state, one.not_before = "waiting", now + self._backoff(one.failed_starts)
+
+    def _ended(self, one: Progress, now: float) -> None:
+        """An attempt ended without being done: try again, now or later, or give up."""
+        outcomes = [o for o in outcomes_of(one.cell.run) if o["ended"] >= self.began]
+        last = outcomes[-1] if outcomes else {"cause": "lost", "error": None, "ended": now}
+        one.error = last["error"]
+        if not CAUSES[last["cause"]].retry:
+            one.state = "failed"
+            return
+        failures = failures_in_a_row(outcomes)
+        if failures > self.rules.retries:
+            one.state, one.error = "failed", f"{failures} attempts without a new step; the last: {last['error']}"
+            return
+        one.state, one.not_before = "waiting", (now if failures == 0 else last["ended"] + self._backoff(failures))
+
+    def _backoff(self, failures: int) -> float:
+        return min(self.rules.backoff * 2 ** (failures - 1), LONGEST_BACKOFF)
+
+
+def failures_in_a_row(outcomes: Sequence[Mapping[str, Any]]) -> int:
+    """Failed attempts since the last one that reached a new step or was preempted (which is nobody's fault)."""
+    count, furthest = 0, 0
+    for outcome in outcomes:
+        progress = outcome["last_step"] > max(furthest, outcome["first_step"])
+        furthest = max(furthest, outcome["last_step"])
+        count = 0 if outcome["cause"] == "preempted" else 1 if progress else count + 1
+    return count
+
+
+def outcomes_of(run: RunDir) -> list[dict[str, Any]]:
+    """How each attempt ended; one that nobody saw end was lost, with the steps that its own metrics show."""
+    return [outcome or _lost(attempt) for attempt, outcome in zip(run.attempts(), run.outcomes(), strict=True)]
+
+
+def _lost(attempt: Path) -> dict[str, Any]:
+    metrics = attempt / "metrics.jsonl"
+    steps = RunDir.steps_in(metrics)
+    return {
+        "cause": "lost",
+        "error": "the process that watched it is gone",
+        "ended": (metrics if metrics.exists() else attempt).stat().st_mtime,
+        "first_step": min(steps, default=1) - 1,
+        "last_step": max(steps, default=0),
+    }
+
+
+def status_of(run: RunDir) -> dict[str, Any]:
+    """``status.json``, empty where there is none yet."""
+    try:
+        return run.status()
+    except RunDirError:
+        return {"state": None}
+
+
+def submission_of(run: RunDir) -> dict[str, Any] | None:
+    """Who was told to train this run, last; None if nobody was."""
+    try:
+        return read_json(run.path / SUBMISSION)
+    except RunDirError:
+        return None
+
+
+def refusal(run: RunDir) -> str | None:
+    """Why ``harness.train`` refused the run, from the last words of its process; None if it did not."""
+    try:
+        lines = (run.path / LAUNCH_LOG).read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return said[-1] if said else None

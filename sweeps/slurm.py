@@ -1,0 +1,110 @@
+"""One Slurm allocation a run, through submitit; ``sweeps.allocation`` is what happens inside."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from harness.config import ConfigError
+from sweeps.allocation import Allocation
+from sweeps.cells import Cell
+from sweeps.scheduler import LaunchError, Submission
+
+FOLDER = "submitit"  # in the run directory: the batch file and its output
+LOGICAL_CORES = 16  # as in conf/cluster/cpu.yaml
+REQUEUES = 1000  # submitit's limit; ours is the number of attempts without progress
+
+
+class Slurm:
+    """Settings: ``conf/hydra/launcher/slurm.yaml``. Jobs go on when the scheduler ends."""
+
+    name = "slurm"
+    poll_seconds = 15.0
+    ends_with_us = False
+
+    def __init__(self, max_jobs: int = 64, start_seconds: float = 900, **settings: Any):
+        self.max_jobs, self.start_seconds, self.settings = max_jobs, start_seconds, settings
+        self.queue: set[str] | None = None
+        self.asked = 0.0
+
+    def place(self, cell: Cell, running: Sequence[Submission]) -> dict[str, Any] | None:
+        return {} if len(running) < self.max_jobs else None
+
+    def start(self, cell: Cell, place: dict[str, Any]) -> dict[str, Any]:
+        import submitit
+        from submitit.core.utils import FailedJobError
+
+        # sys.executable as it is: a resolved link would leave the virtual environment
+        executor = submitit.SlurmExecutor(folder=cell.path / FOLDER, max_num_timeout=REQUEUES, python=sys.executable)
+        executor.update_parameters(**parameters(cell, self.settings))
+        try:
+            job = executor.submit(Allocation(list(cell.overrides), str(cell.path), self.start_seconds, resources(cell)))
+        except (OSError, subprocess.SubprocessError, FailedJobError) as error:
+            said = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise LaunchError(f"sbatch: {said[-1] if said else error}") from None
+        self.queue = None
+        return {"job": job.job_id}
+
+    def alive(self, submission: Submission) -> bool:
+        if self.queue is None or time.time() - self.asked >= self.poll_seconds:
+            self.queue, self.asked = queued(), time.time()
+        return self.queue is None or submission["job"] in self.queue
+
+    def cancel(self, submission: Submission) -> None:
+        subprocess.run(["scancel", submission["job"]], check=False, capture_output=True)
+
+
+def parameters(cell: Cell, settings: dict[str, Any]) -> dict[str, Any]:
+    """submitit's parameters of a cell's allocation: one task a node, which starts Ray there.
+
+    Raises ``ConfigError`` for a setting that ``conf/hydra/launcher/slurm.yaml`` does not have.
+    """
+    known = {
+        "partition",
+        "account",
+        "qos",
+        "time_minutes",
+        "signal_seconds",
+        "cpus_per_gpu",
+        "mem_per_node",
+        "setup",
+        "extra",
+    }
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ConfigError(f"hydra.launcher.{unknown[0]}: unknown; there are {', '.join(sorted(known))}")
+    gpus = cell.gpus // cell.nodes
+    wanted = {
+        "job_name": cell.name.replace("/", "."),
+        "partition": settings.get("partition"),
+        "account": settings.get("account"),
+        "qos": settings.get("qos"),
+        "time": settings.get("time_minutes", 1440),
+        "signal_delay_s": settings.get("signal_seconds", 300),
+        "nodes": cell.nodes,
+        "ntasks_per_node": 1,
+        "gpus_per_node": gpus or None,
+        "cpus_per_task": gpus * settings["cpus_per_gpu"] if gpus and settings.get("cpus_per_gpu") else None,
+        "mem": settings.get("mem_per_node"),
+        "setup": list(settings.get("setup") or []) or None,
+        "additional_parameters": dict(settings.get("extra") or {}) or None,
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def resources(cell: Cell) -> list[str]:
+    """Arguments of ``ray start``: on CPU verl's ranks are logical GPUs and its actors logical cores."""
+    return [] if cell.gpus else [f"--num-gpus={cell.ranks}", f"--num-cpus={LOGICAL_CORES}"]
+
+
+def queued() -> set[str] | None:
+    """Ids of the user's jobs that wait or run; None where Slurm does not answer, which says nothing about them."""
+    user = os.environ.get("USER") or str(os.getuid())
+    command = ["squeue", "--noheader", "--format=%i", "--user", user]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return set(done.stdout.split())

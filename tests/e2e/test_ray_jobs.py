@@ -1,0 +1,101 @@
+"""A standing Ray cluster: two runs queued on it, one after the other, and a third one refused while one is there."""
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from e2e.launching import ROOT, command, run_dir
+
+from harness.launch import end_session
+
+SETTINGS = {"trainer.total_training_steps": 3, "trainer.val_before_train": False, "trainer.test_freq": -1}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """(address, dashboard, environment) of a Ray head with one logical GPU, open to holders of its token only."""
+    folder = tmp_path_factory.mktemp("ray")
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    port, dashboard = _free_port(), _free_port()
+    start = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}", "--num-gpus=1"]
+    more = ["--num-cpus=16", f"--dashboard-port={dashboard}", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
+    process = subprocess.Popen(
+        [*start, *more], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        _wait_for(dashboard, process)
+        yield f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment
+    finally:
+        end_session(process.pid)
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_for(port: int, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.time() + seconds
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert process.poll() is None, "ray start ended"
+        assert time.time() < end, "no dashboard in time"
+        time.sleep(0.5)
+
+
+def sweep_file(root: Path) -> Path:
+    file = root / "queued.yaml"
+    grid = {"experiment": ["tiny"], "algo": ["gspo", "luspo"], "seed": [70]}
+    file.write_text(yaml.safe_dump({"grid": grid, "set": {**SETTINGS, "harness.root": str(root)}}))
+    return file
+
+
+def test_two_runs_queue_and_a_foreign_one_is_refused(cluster, tmp_path):
+    address, dashboard, environment = cluster
+    sweep = [sys.executable, "-m", "sweeps"]
+    where = ["hydra/launcher=ray_jobs", f"hydra.launcher.clusters=[{dashboard}]"]
+    file = str(sweep_file(tmp_path))
+    controller = subprocess.Popen(
+        [*sweep, "run", file, *where],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    first = run_dir(tmp_path, "gspo", 70)
+    end = time.time() + 300
+    while not (first.path / "status.json").exists() or first.last_step() < 1:
+        assert time.time() < end, "the first run did not start"
+        assert controller.poll() is None, controller.communicate()
+        time.sleep(0.5)
+    other = subprocess.run(
+        command(tmp_path / "other", "algo=grpo", "seed=71", *(f"{k}={v}" for k, v in SETTINGS.items()),
+                f"ray_kwargs.ray_init.address={address}"),
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert other.returncode == 1
+    assert "another verl job runs on this Ray cluster" in other.stderr
+    said, _ = controller.communicate(timeout=600)
+    assert controller.returncode == 0, said
+    runs = [run_dir(tmp_path, algo, 70) for algo in ("gspo", "luspo")]
+    outcomes = [run.outcomes() for run in runs]
+    assert [len(o) for o in outcomes] == [1, 1]
+    (a,), (b,) = outcomes
+    assert a["ended"] <= b["began"] or b["ended"] <= a["began"]  # never at once
+    assert len({run.manifest()["step1_responses"] for run in runs}) == 1
+    table = subprocess.run([*sweep, "status", file], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert table.stdout.count("done") >= 2
+    assert "3/3" in table.stdout

@@ -1,0 +1,75 @@
+"""Runs through the Slurm launcher on a real Slurm of two nodes on this machine."""
+
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+import pytest
+import yaml
+from e2e.launching import ROOT, assert_same_record, run_dir, train
+from slurm import Unavailable, slurm_cluster
+
+from harness.rundir import SUBMISSION, read_json
+
+STEPS = 8
+SETTINGS = {"trainer.total_training_steps": STEPS, "trainer.save_freq": 100, "trainer.val_before_train": False,
+            "trainer.test_freq": -1}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(slurm_cluster(tmp_path_factory.mktemp("s"), nodes=2, cpus=8))
+        except Unavailable as reason:
+            pytest.skip(str(reason))
+
+
+def start(slurm, root, **more):
+    """``python -m sweeps run`` of one cell, and its run directory's parent."""
+    file = root / "one.yaml"
+    grid = {"experiment": ["tiny"], "algo": ["luspo"], "seed": [80]}
+    file.write_text(yaml.safe_dump({"grid": grid, "set": {**SETTINGS, **more, "harness.root": str(root)}}))
+    return subprocess.Popen(
+        [sys.executable, "-m", "sweeps", "run", str(file), "hydra/launcher=slurm", "hydra.launcher.time_minutes=60"],
+        cwd=ROOT, env=slurm.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def test_preempted_job_is_queued_again_and_continues(slurm, tmp_path):
+    """Slurm's warning before the time limit: a checkpoint, the same job again, and the record of an undisturbed run."""
+    overrides = [f"{key}={str(value).lower()}" for key, value in SETTINGS.items()]
+    train(tmp_path / "whole", "algo=luspo", "seed=80", *overrides)
+    controller = start(slurm, tmp_path)
+    run = run_dir(tmp_path, "luspo", 80)
+    end = time.time() + 300
+    while not (run.path / "status.json").exists() or run.last_step() < 3:
+        assert time.time() < end, slurm.run("squeue")
+        assert controller.poll() is None, controller.communicate()
+        time.sleep(0.2)
+    job = read_json(run.path / SUBMISSION)["job"]
+    slurm.run("scancel", "--signal=USR2", job)
+    said, _ = controller.communicate(timeout=600)
+    assert controller.returncode == 0, said
+    first, second = run.outcomes()
+    assert first["cause"] == "preempted"
+    assert second["state"] == "done"
+    assert second["first_step"] == first["last_step"] >= 3
+    assert read_json(run.path / SUBMISSION)["job"] == job
+    assert_same_record(run_dir(tmp_path / "whole", "luspo", 80), run, range(1, STEPS + 1))
+
+
+def test_run_over_two_nodes(slurm, tmp_path):
+    """Ray's head on the first node of the allocation, a worker on the second; nothing is left when the run is done."""
+    controller = start(slurm, tmp_path, **{"trainer.nnodes": 2, "trainer.total_training_steps": 2})
+    said, _ = controller.communicate(timeout=600)
+    assert controller.returncode == 0, said
+    run = next(tmp_path.glob("tiny/*/seed=80"))
+    log = (run / "attempts" / "01" / "log.txt").read_text()
+    assert "Connecting to existing Ray cluster" in log
+    assert not list((run / "submitit").glob("*.token"))
+    end = time.time() + 60
+    while slurm.run("squeue", "--noheader").strip():
+        assert time.time() < end
+        time.sleep(0.5)
