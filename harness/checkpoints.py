@@ -88,7 +88,6 @@ def ensure_room(run: RunDir, expected: float = 0.0) -> None:
     free = shutil.disk_usage(run.path).free
     if free < needed:
         there = f"{needed / 1e9:.3g} GB needed, {free / 1e9:.3g} GB free at {run.path}"
-        there = f"{needed / 1e9:.3g} GB needed, {free / 1e9:.3g} GB free at {run.path}"
         raise NoRoomError(f"no room for a checkpoint: {there}")
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from harness.checkpoints import intact
 from harness.config import ConfigError
+from harness.secrets import refuse_secrets
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
@@ -26,6 +27,7 @@ SEQUENCE_RANGE_LIMIT = 0.05  # the usual ranges of a sequence's mean ratio are a
 
 def check(flat: dict[str, Any]) -> list[str]:
     """Warnings about a flat resolved configuration; raises ``ConfigError`` at the first thing that cannot work."""
+    refuse_secrets(flat)
     _misleading_keys(flat)
     _unsupported(flat)
     _batch_sizes(flat)
@@ -198,5 +200,8 @@ def _warnings(flat: dict[str, Any]) -> Iterator[str]:
         )
     if flat["harness.clip"] == "shared" and flat["harness.ratio"] == "token":
         yield f"clip=shared gives a token-level loss the range {high:g}, at which it clips more than the others do"
+    for key in ("actor_rollout_ref.model.trust_remote_code", "data.trust_remote_code"):
+        if flat.get(key):
+            yield f"{key}=true runs Python code that comes with the model's files"
     if flat["trainer.save_freq"] <= 0:
         yield "trainer.save_freq is off: an interrupted run starts again from step 1"

@@ -1,87 +1,130 @@
-"""Checks of a Ray cluster that runs already (``ray_init.address`` is not ``local``), from what each node reports."""
+"""Checks of Ray: enough CPUs by its count, and of a cluster that runs already what its nodes say about themselves."""
 
-import contextlib
 import logging
 import os
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.assets import ROOT
-from harness.config import ConfigError, asset_path
-from harness.doctor_finding import Finding, Flat, describe, failure, local, ok
+from harness.doctor_finding import Finding, Flat, failure, local, ok
+from harness.doctor_nodes import Node, environment, ray_nodes, ray_probe, survey
 
 ADDRESS = "ray_kwargs.ray_init.address"
-FILES = ("actor_rollout_ref.model.path", "data.train_files", "data.val_files")
+CPUS = "ray_kwargs.ray_init.num_cpus"
+UNITS = "transfer_queue.backend.SimpleStorage.num_data_storage_units"
 QUEUE = "TransferQueueController"  # TransferQueue's named actor, in one fixed namespace: one verl job a cluster
-PROBE_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Node:
-    """What one node said.
-
-    gpus: as Ray counts them; error: why the probe did not run there; problem: why harness does not import;
-    read: the node read our file in harness.root; wrote: we read the node's; lacks: paths that are not there.
-    """
-
-    name: str
-    gpus: float
-    error: str | None = None
-    problem: str | None = None
-    read: bool = False
-    wrote: bool = False
-    lacks: tuple[str, ...] = ()
+RANK_CPUS = 3  # that verl has Ray reserve for each rank (max_colocate_count), for those of a node in one piece
+CONNECT_SECONDS = 90
+# One try of a few seconds: Ray's own patience with an address where nothing listens is a quarter of an hour.
+HASTE = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
+CONNECT = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False)
+except Exception as error:
+    print(type(error).__name__ + ":", " ".join(str(error).split()))
+    sys.exit(1)
+"""
 
 
 def cluster(flat: Flat) -> Iterator[Finding]:
     """Reachable, free for a job, large enough, and every node has the package, the run's folder, model and data."""
     if local(flat):
-        yield ok("the run starts a Ray of its own")
+        yield from own_findings(flat)
         return
     address = flat.get(ADDRESS)
     if address is None:  # asking would start a Ray where there is none
         yield failure(f"{ADDRESS} is not set, so a run would join whatever is there", f"{ADDRESS}=local or =auto")
         return
+    reason = unreachable(address)
+    if reason:
+        yield failure(
+            f"no Ray cluster can be joined at {ADDRESS}={address} ({reason})",
+            "`ray start --head` on one node, the `ray start` that it prints on the others, and the run on one of them "
+            f"with {ADDRESS}=auto",
+        )
+        return
     import ray
 
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment()})
     try:
-        environment = {"env_vars": _environment()}
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
-    except Exception as error:  # noqa: BLE001  (Ray raises errors of many libraries)
-        yield failure(f"{ADDRESS}={address} cannot be reached ({describe(error)})", "`ray start` on every node")
-        return
-    try:
-        actors = ray.util.list_named_actors(all_namespaces=True)
-        yield from job_findings(actors)
-        yield from node_findings(survey(flat, _ray_nodes(), _ray_probe), flat)
+        yield from job_findings(ray.util.list_named_actors(all_namespaces=True))
+        yield from node_findings(survey(flat, ray_nodes(), ray_probe), flat)
     finally:
         ray.shutdown()
+
+
+def unreachable(address: str) -> str | None:
+    """Why the cluster at ``address`` cannot be joined, None if it can. Tried in a process of its own, with a limit."""
+    command = [sys.executable, "-c", CONNECT, address]
+    try:
+        done = subprocess.run(
+            command, env={**os.environ, **HASTE}, capture_output=True, text=True, timeout=CONNECT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {CONNECT_SECONDS} s"
+    lines = done.stdout.strip().splitlines()
+    return (lines[-1] if lines else f"status {done.returncode}") if done.returncode else None
+
+
+def cpus_held(flat: Flat) -> tuple[int, int]:
+    """Ray's CPUs that a run holds: on a node for its ranks, and on all nodes, TransferQueue's actors included.
+
+    While Ray counts fewer, verl waits, without a limit and without a word.
+    """
+    node = RANK_CPUS * flat["trainer.n_gpus_per_node"]
+    return node, node * flat["trainer.nnodes"] + 1 + flat[UNITS]  # its controller and its units take one each
+
+
+def own_findings(flat: Flat) -> Iterator[Finding]:
+    """Whether a Ray that the run starts by itself, with equal nodes, will count enough CPUs."""
+    nodes, counted = flat["trainer.nnodes"], flat.get(CPUS) or os.cpu_count() or 1
+    on_node, in_all = cpus_held(flat)
+    needed = max(on_node, -(-in_all // nodes))
+    if counted < needed:
+        yield failure(
+            f"a node of the run's Ray will have {counted} CPUs and verl would wait for {needed} without end",
+            f"{CPUS}={needed} (Ray only counts them, they need not be cores), or fewer {UNITS}",
+        )
+    else:
+        yield ok("the run starts a Ray of its own")
 
 
 def job_findings(actors: Sequence[Any]) -> Iterator[Finding]:
     """``actors``: Ray's named actors, as mappings with a name. A second verl job would share the first one's queue."""
     if any(isinstance(actor, Mapping) and actor.get("name") == QUEUE for actor in actors):
-        yield failure("another verl job runs on this cluster", "wait for it, or a Ray cluster of its own")
+        yield failure(
+            f"another verl job runs on this cluster (it has an actor {QUEUE}), and the two would mix their responses",
+            "wait until it has ended, or start a Ray cluster for this run alone",
+        )
 
 
 def node_findings(nodes: Sequence[Node], flat: Flat) -> Iterator[Finding]:
     """A failure for each node that the run could not use, and one if too few have the GPUs it asks for."""
     wanted, gpus = flat["trainer.nnodes"], flat["trainer.n_gpus_per_node"]
+    on_node, in_all = cpus_held(flat)
     root = ROOT / flat["harness.root"]
     broken = False
     for node in nodes:
         for found, remedy in _faults(node, root):
             broken = True
             yield failure(f"node {node.name}: {found}", remedy)
-    fit = sum(node.gpus >= gpus for node in nodes)
-    counted = f"{len(nodes)} nodes, {sum(node.gpus for node in nodes):g} GPUs"
+    fit = sum(node.gpus >= gpus and node.cpus >= on_node for node in nodes)
+    cpus = sum(node.cpus for node in nodes)
+    counted = f"Ray counts {len(nodes)} nodes, {sum(node.gpus for node in nodes):g} GPUs, {cpus:g} CPUs"
     if fit < wanted:
         yield failure(
-            f"{counted}; {fit} of {wanted} nodes have {gpus} GPUs",
-            "`ray start` on more nodes, or trainer.nnodes and trainer.n_gpus_per_node",
+            f"{counted}; nodes with {gpus} GPUs and {on_node} CPUs: {fit}, trainer.nnodes={wanted}",
+            "`ray start` on more nodes (--num-gpus and --num-cpus say what Ray counts there), or a smaller "
+            "trainer.nnodes or trainer.n_gpus_per_node",
+        )
+    elif cpus < in_all:
+        yield failure(
+            f"{counted}; verl would wait for {in_all} CPUs without end",
+            f"`ray start` with a larger --num-cpus (Ray only counts them, they need not be cores), or fewer {UNITS}",
         )
     elif not broken:
         yield ok(f"{counted}; package, {root}, model and data seen by all")
@@ -89,97 +132,13 @@ def node_findings(nodes: Sequence[Node], flat: Flat) -> Iterator[Finding]:
 
 def _faults(node: Node, root: Path) -> Iterator[tuple[str, str]]:
     if node.error:
-        yield f"does not answer ({node.error})", "see `ray status`, and `ray start` there again"
+        yield f"does not answer ({node.error})", "see `ray status`, then `ray stop` and `ray start` on that node"
         return
     if node.problem:
-        yield f"harness does not import ({node.problem})", f"the checkout at {ROOT} there, and make setup"
+        yield f"harness does not import ({node.problem})", f"the same checkout there, at {ROOT}"
+    if node.others:
+        yield f"has {', '.join(node.others)}", "`make setup` there, or the same environment for every node"
     if not (node.read and node.wrote):
-        yield f"does not share {root} with this machine", "harness.root on a file system of all nodes"
+        yield f"does not share {root} with this machine", "harness.root=FOLDER, on a file system that all nodes mount"
     elif node.lacks:
-        yield f"has no {', '.join(node.lacks)}", "put it on a file system of all nodes, under the same path"
-
-
-Probe = Callable[[str, str, str, list[str]], dict[str, Any]]
-
-
-def survey(flat: Flat, nodes: Sequence[tuple[str, str, float]], ask: Callable[[str, Probe, tuple], Any]) -> list[Node]:
-    """Ask every node; a file with a token goes to and fro through ``harness.root`` and is deleted.
-
-    nodes: (id, name, GPUs); ask: runs a probe with its arguments on the node of an id, raises what went wrong.
-    """
-    root, token = ROOT / flat["harness.root"], uuid.uuid4().hex
-    root.mkdir(parents=True, exist_ok=True)
-    ours = root / f".doctor-{token}"
-    said = []
-    try:
-        ours.write_text(token)
-        for number, (identity, name, gpus) in enumerate(nodes):
-            theirs = root / f".doctor-{token}-{number}"
-            try:
-                answer = ask(identity, make_probe(), (str(ours), str(theirs), token, _paths(flat)))
-            except Exception as error:  # noqa: BLE001  (a node that cannot be asked is a finding)
-                said.append(Node(name, gpus, error=describe(error)))
-                continue
-            wrote = theirs.is_file() and theirs.read_text() == token
-            said.append(Node(name, gpus, None, answer["problem"], answer["read"], wrote, tuple(answer["lacks"])))
-    finally:
-        for file in root.glob(f".doctor-{token}*"):
-            file.unlink(missing_ok=True)
-    return said
-
-
-def make_probe() -> Probe:
-    """What runs on a node. A nested function, which Ray sends by value: harness need not be importable there."""
-
-    def probe(ours: str, theirs: str, token: str, paths: list[str]) -> dict[str, Any]:
-        import importlib
-        from pathlib import Path
-
-        said: dict[str, Any] = {"problem": None, "read": False}
-        try:
-            importlib.import_module("harness.plugin")
-        except Exception as error:  # noqa: BLE001  (travels home as text)
-            said["problem"] = f"{type(error).__name__}: {error}"
-        try:
-            said["read"] = Path(ours).read_text() == token
-            if said["read"]:  # else the folder may not be ours at all
-                Path(theirs).write_text(token)
-        except OSError:
-            pass
-        said["lacks"] = [path for path in paths if not Path(path).exists()]
-        return said
-
-    return probe
-
-
-def _paths(flat: Flat) -> list[str]:
-    """Model and data, as the nodes must find them; what is not there on this machine either is said elsewhere."""
-    found = []
-    for key in FILES:
-        for value in flat[key] if isinstance(flat[key], list) else [flat[key]]:
-            with contextlib.suppress(ConfigError):
-                path = Path(asset_path(key, str(value), flat["harness.asset_seed"])).expanduser().absolute()
-                found += [str(path)] if path.exists() else []
-    return found
-
-
-def _environment() -> dict[str, str]:
-    """The workers' environment as ``harness.launch`` and ``harness.job`` make it, as far as imports depend on it."""
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-
-
-def _ray_nodes() -> list[tuple[str, str, float]]:
-    import ray
-
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    return [(node["NodeID"], node["NodeManagerAddress"], node["Resources"].get("GPU", 0.0)) for node in alive]
-
-
-def _ray_probe(identity: str, probe: Probe, arguments: tuple) -> Any:
-    """Run ``probe`` on the node of that id, and nowhere else."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there: Any = NodeAffinitySchedulingStrategy(identity, soft=False)
-    task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(probe)
-    return ray.get(task.remote(*arguments), timeout=PROBE_SECONDS)
+        yield f"has no {', '.join(node.lacks)}", "put it on a file system that all nodes mount, under the same path"

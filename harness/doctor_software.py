@@ -41,6 +41,12 @@ def versions(flat: Flat) -> Iterator[Finding]:
     yield from wrong or [ok(f"Python {python} and {sum(map(len, groups.values()))} packages as pinned")]
 
 
+def training_packages() -> list[str]:
+    """Names of the packages without which nothing trains, vLLM among them where it is installed here."""
+    lines = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]["train"]
+    return [Requirement(line).name for line in lines] + (["vllm"] if installed("vllm") else [])
+
+
 def installed(name: str) -> str | None:
     """Version of a package, None where it is not installed."""
     try:

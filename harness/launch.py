@@ -37,6 +37,16 @@ def session_processes(sid: int) -> list[psutil.Process]:
     return found
 
 
+def living(pid: int, created: float) -> psutil.Process | None:
+    """The process with this id and start time while it lives: ids recur, start times do not."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - created) < 1
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
 def end_session(sid: int, spare: int | None = None, grace: float = GRACE_SECONDS) -> None:
     """End every process of a session but ``spare``: SIGTERM, then SIGKILL for what is left after ``grace`` seconds."""
 

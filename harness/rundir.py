@@ -34,7 +34,8 @@ STALE_SECONDS = 12 * HEARTBEAT_SECONDS
 # Files that a launcher leaves before there is a run: who was told to train it, and what that process said.
 SUBMISSION = "submission.json"
 LAUNCH_LOG = "launch.log"
-BEFORE_A_RUN = frozenset({".lock", SUBMISSION, LAUNCH_LOG})
+LAUNCHER_FOLDER = "launcher"  # whatever else it needs
+BEFORE_A_RUN = frozenset({".lock", SUBMISSION, LAUNCH_LOG, LAUNCHER_FOLDER})
 
 Parse = Callable[[bytes], Any]
 

@@ -33,7 +33,7 @@ from harness.faults import classify
 from harness.grading import mathematics
 from harness.launch import train_process
 from harness.progress import Monitor
-from harness.rundir import BEFORE_A_RUN, STALE_SECONDS, RunDir, write_json
+from harness.rundir import BEFORE_A_RUN, STALE_SECONDS, RunDir, RunDirError, write_json
 from harness.watch import Watch
 
 PACKAGES = ("verl", "torch", "ray", "transformers", "tensordict", "TransferQueue", "hydra-core", "pandas", "numpy")
@@ -216,7 +216,7 @@ def _run(config: DictConfig) -> None:
     console = Console(stderr=True)
     try:
         status = train(config, overrides, console)
-    except ConfigError as error:
+    except (ConfigError, RunDirError) as error:
         console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
         status = REFUSED
     if status:

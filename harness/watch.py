@@ -41,14 +41,17 @@ class Watch:
         self.file, self.offset = attempt / "metrics.jsonl", 0
         trained = ((step, data) for step, data in run.metrics()[0].items() if is_trained(data))
         self.rows: dict[int, Row] = {step: data for step, data in trained if step <= resumed}
-        self.arrivals = [clock()]  # of this attempt's steps; the first is its start
+        self.looked = clock()
+        self.arrivals = [self.looked]  # of this attempt's steps; the first is its start
         self.raised: set[str] = set()
 
     def look(self) -> str | None:
         """Read what is new; returns why the run must be ended now, or None."""
-        for step, row in self._new_rows():
+        rows, before, self.looked = list(self._new_rows()), self.looked, self.clock()
+        for number, (step, row) in enumerate(rows, 1):
             self.rows[step] = row
-            self.arrivals.append(self.clock())
+            # Several steps may fit between two looks: evenly, as far as anybody knows.
+            self.arrivals.append(before + (self.looked - before) * number / len(rows))
             for kind, message in alerts(self.rows, self.limits):
                 if kind not in self.raised:
                     self.raised.add(kind)

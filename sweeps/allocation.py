@@ -17,12 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import submitit
 from submitit.helpers import Checkpointable, DelayedSubmission
 
 from harness.assets import ROOT
-from harness.launch import end_session
-from harness.rundir import LAUNCH_LOG, write_json
+from harness.launch import end_session, living
+from harness.rundir import LAUNCH_LOG, LAUNCHER_FOLDER, write_json
 
 ADDRESS = "ray_kwargs.ray_init.address"
 LOOK_SECONDS = 1.0
@@ -39,6 +40,7 @@ class Allocation(Checkpointable):
     def __init__(self, overrides: list[str], path: str, start_seconds: float, resources: list[str]):
         self.overrides, self.path, self.start_seconds, self.resources = overrides, path, start_seconds, resources
         self.training: subprocess.Popen[bytes] | None = None
+        self.created = 0.0  # when, as the system knows it
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "training": None}
@@ -49,7 +51,7 @@ class Allocation(Checkpointable):
         if environment.num_nodes == 1:
             return self._train([])
         restart = os.environ.get("SLURM_RESTART_COUNT", "0")
-        meeting = Path(self.path) / "submitit" / f"{environment.job_id}.{restart}"
+        meeting = Path(self.path) / LAUNCHER_FOLDER / f"{environment.job_id}.{restart}"
         if environment.global_rank:
             return self._join(meeting)
         with ray_head(meeting, self.resources) as address:
@@ -58,9 +60,11 @@ class Allocation(Checkpointable):
 
     def checkpoint(self) -> DelayedSubmission:
         """Called by submitit in its signal handler, on the first node only."""
-        if self.training and self.training.poll() is None:
-            self.training.send_signal(signal.SIGTERM)
-            self.training.wait()
+        # Not Popen's own methods: the signal may have come inside one of them, which hold a lock.
+        if self.training and (process := living(self.training.pid, self.created)):
+            process.terminate()
+            while living(self.training.pid, self.created):
+                time.sleep(LOOK_SECONDS)
         return DelayedSubmission(self)
 
     def _train(self, more: list[str]) -> int:
@@ -76,6 +80,7 @@ class Allocation(Checkpointable):
                 cwd=ROOT,
                 start_new_session=True,
             )
+        self.created = psutil.Process(self.training.pid).create_time()
         signal.signal(signal.SIGUSR2, before)
         return self.training.wait()
 

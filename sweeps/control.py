@@ -48,7 +48,11 @@ def launcher(kind: str, settings: Mapping[str, Any]) -> Launcher:
 def run_cells(
     cells: Sequence[Cell], where: Launcher, rules: Rules, console: Console, go_on: Callable[[], bool] = lambda: True
 ) -> int:
-    """Run the cells to their end, or until ``go_on`` says no; prints the outcome. Returns the exit status."""
+    """Run the cells to their end, or until ``go_on`` says no; prints the outcome. Returns the exit status.
+
+    Raises ``ConfigError`` for a cell that could never run there, before anything starts.
+    """
+    where.check(cells)
     scheduler = Scheduler(cells, where, rules)
     told: dict[str, str] = {}
     try:

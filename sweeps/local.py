@@ -12,6 +12,7 @@ import psutil
 
 from harness.assets import ROOT
 from harness.config import ConfigError
+from harness.launch import living
 from harness.rundir import LAUNCH_LOG
 from sweeps.cells import Cell
 from sweeps.scheduler import LaunchError, Submission
@@ -36,14 +37,17 @@ class Local:
         self.devices = visible_gpus() if gpus is None else [str(number) for number in range(gpus)]
         self.started: dict[int, subprocess.Popen[bytes]] = {}
 
+    def check(self, cells: Sequence[Cell]) -> None:
+        for cell in cells:
+            if cell.gpus and (cell.nodes > 1 or cell.gpus > len(self.devices)):
+                raise ConfigError(
+                    f"{cell.name} needs {cell.nodes} x {cell.gpus // cell.nodes} GPUs, here are {len(self.devices)}; "
+                    "hydra/launcher=slurm or ray_jobs"
+                )
+
     def place(self, cell: Cell, running: Sequence[Submission]) -> dict[str, Any] | None:
         if not cell.gpus:
             return {} if len(running) < self.n_jobs else None
-        if cell.nodes > 1 or cell.gpus > len(self.devices):
-            raise ConfigError(
-                f"{cell.name} needs {cell.nodes} x {cell.gpus // cell.nodes} GPUs, here are {len(self.devices)}; "
-                "hydra/launcher=slurm or ray_jobs"
-            )
         taken = {device for submission in running for device in submission.get("gpus", ())}
         free = [device for device in self.devices if device not in taken]
         return {"gpus": free[: cell.gpus]} if len(free) >= cell.gpus else None
@@ -52,6 +56,8 @@ class Local:
         environment = dict(os.environ)
         if place.get("gpus"):
             environment[VISIBLE] = ",".join(place["gpus"])
+        # Started by a script in the background this process ignores SIGINT, and so would those that `cancel` sends it.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             with (cell.path / LAUNCH_LOG).open("wb") as log:
                 process = subprocess.Popen(
@@ -61,6 +67,8 @@ class Local:
                 )  # fmt: skip
         except OSError as error:
             raise LaunchError(f"{cell.name}: {error}") from None
+        finally:
+            signal.signal(signal.SIGINT, before)
         self.started[process.pid] = process
         created = psutil.Process(process.pid).create_time()
         return {"pid": process.pid, "created": created, "host": os.uname().nodename}
@@ -70,22 +78,13 @@ class Local:
             return False  # nothing can be asked there; the run's heartbeat says the rest
         if (child := self.started.get(submission["pid"])) and child.poll() is not None:
             return False  # reaped
-        return _process(submission) is not None
+        return living(submission["pid"], submission["created"]) is not None
 
     def cancel(self, submission: Submission) -> None:
-        if submission["host"] == os.uname().nodename and (process := _process(submission)):
+        here = submission["host"] == os.uname().nodename
+        if here and (process := living(submission["pid"], submission["created"])):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGINT)
-
-
-def _process(submission: Submission) -> psutil.Process | None:
-    """The submission's process while it lives: pids recur, start times do not."""
-    try:
-        process = psutil.Process(submission["pid"])
-        same = abs(process.create_time() - submission["created"]) < 1
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
 
 
 def visible_gpus() -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from harness.launch import living
 from harness.rundir import HEARTBEAT_SECONDS, STALE_SECONDS
 
 
@@ -33,15 +34,7 @@ class Lock:
 
     def __enter__(self) -> "Lock":
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        while not self._create():
-            holder = read(self.file)
-            if holder and alive(holder, self.clock()):
-                raise HeldError(
-                    f"{self.file}: held by process {holder['pid']} on {holder['host']}, heard of "
-                    f"{self.clock() - holder['heartbeat']:.0f} s ago; stop it there, or wait until it is silent for "
-                    f"{STALE_SECONDS} s"
-                )
-            self._remove(holder)
+        self._take(self.file)
         self.thread = threading.Thread(target=self._keep, daemon=True)
         self.thread.start()
         return self
@@ -65,25 +58,39 @@ class Lock:
         draft.write_text(self._content())
         return draft
 
-    def _create(self) -> bool:
+    def _take(self, file: Path) -> None:
+        """Create ``file`` with our name in it, or replace a dead holder's; raises ``HeldError`` if the holder lives.
+
+        Of all who find the holder dead one may replace it: who takes, in this same way, the file named after it.
+        """
+        while not self._create(file):
+            holder = read(file)
+            if holder is None:
+                continue  # released just now
+            if alive(holder, self.clock()):
+                raise HeldError(
+                    f"{self.file}: held by process {holder['pid']} on {holder['host']}, heard of "
+                    f"{self.clock() - holder['heartbeat']:.0f} s ago; stop it there, or wait until it is silent for "
+                    f"{STALE_SECONDS} s"
+                )
+            succession = self.file.with_name(f".{self.file.name}.after.{holder.get('token')}")
+            self._take(succession)
+            try:
+                if read(file) == holder:
+                    self._draft().replace(file)
+                    return
+            finally:
+                succession.unlink()
+
+    def _create(self, file: Path) -> bool:
         draft = self._draft()
         try:
-            os.link(draft, self.file)
+            os.link(draft, file)
         except FileExistsError:
             return False
         finally:
             draft.unlink(missing_ok=True)
         return True
-
-    def _remove(self, seen: dict[str, Any] | None) -> None:
-        """Take away a dead holder's lock, and no other: between reading and renaming somebody may have taken it."""
-        aside = self.file.with_name(f".{self.file.name}.dead.{self.token}")
-        with contextlib.suppress(FileNotFoundError):
-            self.file.rename(aside)
-            if (read(aside) or {}).get("token") != (seen or {}).get("token"):
-                with contextlib.suppress(FileExistsError):
-                    os.link(aside, self.file)
-            aside.unlink(missing_ok=True)
 
     def _keep(self) -> None:
         while not self.over.wait(self.beat):
@@ -93,18 +100,17 @@ class Lock:
 
 
 def read(file: Path) -> dict[str, Any] | None:
-    """Who holds the lock, or None if nobody does (or nobody can be read)."""
+    """Who holds the lock: None if nobody does, empty if that cannot be read."""
     try:
         return json.loads(file.read_text())
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError):
+        return {}
 
 
 def alive(holder: dict[str, Any], now: float) -> bool:
-    """By process on its own host (pids recur, start times do not), elsewhere by heartbeat."""
-    if holder["host"] == os.uname().nodename:
-        try:
-            return abs(psutil.Process(holder["pid"]).create_time() - holder["created"]) < 1
-        except psutil.NoSuchProcess:
-            return False
-    return now - holder["heartbeat"] < STALE_SECONDS
+    """By process on its own host, elsewhere by heartbeat."""
+    if holder.get("host") == os.uname().nodename:
+        return living(holder["pid"], holder["created"]) is not None
+    return now - holder.get("heartbeat", 0.0) < STALE_SECONDS

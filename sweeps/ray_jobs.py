@@ -34,6 +34,14 @@ class RayJobs:
         self.clusters = list(clusters)
         self.clients: dict[str, JobSubmissionClient] = {}
 
+    def check(self, cells: Sequence[Cell]) -> None:
+        for cluster in self.clusters:
+            try:
+                self._client(cluster).list_jobs()
+            except (ConnectionError, RuntimeError) as error:
+                said = str(error).splitlines()[0]
+                raise ConfigError(f"hydra.launcher.clusters: no Ray dashboard answers at {cluster} ({said})") from None
+
     def place(self, cell: Cell, running: Sequence[Submission]) -> dict[str, Any] | None:
         taken = {submission.get("cluster") for submission in running}
         free = (cluster for cluster in self.clusters if cluster not in taken)

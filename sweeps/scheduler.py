@@ -27,6 +27,10 @@ class Launcher(Protocol):
     poll_seconds: float
     ends_with_us: bool
 
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Raise ``ConfigError`` if one of them could never run there."""
+        ...
+
     def place(self, cell: Cell, running: Sequence[Submission]) -> dict[str, Any] | None:
         """Where the cell can start now beside the ``running`` submissions (fields of its submission), or None."""
         ...
@@ -129,7 +133,7 @@ class Scheduler:
         """Where an earlier scheduler, or anybody, left the cell."""
         status = status_of(one.cell.run)
         submission = submission_of(one.cell.run)
-        if status.get("state") == "done" and status.get("last_step", 0) >= one.cell.planned:
+        if is_done(one.cell, status):
             one.state = "done"
         elif submission and submission["launcher"] == self.launcher.name and self.launcher.alive(submission):
             one.state, one.submission = "running", submission
@@ -167,19 +171,23 @@ class Scheduler:
                 self._no_attempt(one, status, now)
             return
         one.failed_starts = 0
-        if status.get("state") == "done":
+        if is_done(one.cell, status):
             one.state = "done"
             return
         self._ended(one, now)
 
     def _no_attempt(self, one: Progress, status: Mapping[str, Any], now: float) -> None:
         """Gone without having trained: it was done before, refused, or never came to start."""
-        if status.get("state") == "done" and status.get("last_step", 0) >= one.cell.planned:
+        if is_done(one.cell, status):
             one.state = "done"
         elif refused := refusal(one.cell.run):
             one.state, one.error = "failed", refused
         else:
-            self._failed_start(one, f"ended before training began; see {one.cell.run.path / LAUNCH_LOG}", now)
+            self._failed_start(
+                one,
+                f"ended before training began; see {LAUNCH_LOG} and the launcher's own output in {one.cell.path}",
+                now,
+            )
 
     def _failed_start(self, one: Progress, error: str, now: float) -> None:
         one.failed_starts += 1
@@ -194,26 +202,28 @@ class Scheduler:
         outcomes = [o for o in outcomes_of(one.cell.run) if o["ended"] >= self.began]
         last = outcomes[-1] if outcomes else {"cause": "lost", "error": None, "ended": now}
         one.error = last["error"]
-        if not CAUSES[last["cause"]].retry:
+        cause = last["cause"] or "lost"  # closed as done, and lost before its status said so
+        if not CAUSES[cause].retry:
             one.state = "failed"
             return
         failures = failures_in_a_row(outcomes)
         if failures > self.rules.retries:
             one.state, one.error = "failed", f"{failures} attempts without a new step; the last: {last['error']}"
             return
-        one.state, one.not_before = "waiting", (now if failures == 0 else last["ended"] + self._backoff(failures))
+        wait = 0.0 if cause == "preempted" else self._backoff(max(failures, 1))
+        one.state, one.not_before = "waiting", min(now, last["ended"]) + wait  # another machine's clock may be ahead
 
     def _backoff(self, failures: int) -> float:
         return min(self.rules.backoff * 2 ** (failures - 1), LONGEST_BACKOFF)
 
 
 def failures_in_a_row(outcomes: Sequence[Mapping[str, Any]]) -> int:
-    """Failed attempts since the last one that reached a new step or was preempted (which is nobody's fault)."""
+    """Attempts after the last one that reached a new step or was preempted (which is nobody's fault)."""
     count, furthest = 0, 0
     for outcome in outcomes:
         progress = outcome["last_step"] > max(furthest, outcome["first_step"])
         furthest = max(furthest, outcome["last_step"])
-        count = 0 if outcome["cause"] == "preempted" else 1 if progress else count + 1
+        count = 0 if progress or outcome["cause"] == "preempted" else count + 1
     return count
 
 
@@ -232,6 +242,11 @@ def _lost(attempt: Path) -> dict[str, Any]:
         "first_step": min(steps, default=1) - 1,
         "last_step": max(steps, default=0),
     }
+
+
+def is_done(cell: Cell, status: Mapping[str, Any]) -> bool:
+    """Whether a run's status says that it is done for as many steps as the cell plans."""
+    return status.get("state") == "done" and status.get("last_step", 0) >= cell.planned
 
 
 def status_of(run: RunDir) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One Slurm allocation a run, through submitit; ``sweeps.allocation`` is what happens inside."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -8,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.config import ConfigError
+from harness.rundir import LAUNCHER_FOLDER
 from sweeps.allocation import Allocation
 from sweeps.cells import Cell
 from sweeps.scheduler import LaunchError, Submission
 
-FOLDER = "submitit"  # in the run directory: the batch file and its output
 LOGICAL_CORES = 16  # as in conf/cluster/cpu.yaml
 REQUEUES = 1000  # submitit's limit; ours is the number of attempts without progress
 
@@ -29,6 +30,10 @@ class Slurm:
         self.queue: set[str] | None = None
         self.asked = 0.0
 
+    def check(self, cells: Sequence[Cell]) -> None:
+        if shutil.which("sbatch") is None:
+            raise ConfigError("hydra/launcher=slurm: no sbatch on this machine; start the sweep on a login node")
+
     def place(self, cell: Cell, running: Sequence[Submission]) -> dict[str, Any] | None:
         return {} if len(running) < self.max_jobs else None
 
@@ -37,18 +42,20 @@ class Slurm:
         from submitit.core.utils import FailedJobError
 
         # sys.executable as it is: a resolved link would leave the virtual environment
-        executor = submitit.SlurmExecutor(folder=cell.path / FOLDER, max_num_timeout=REQUEUES, python=sys.executable)
+        executor = submitit.SlurmExecutor(
+            folder=cell.path / LAUNCHER_FOLDER, max_num_timeout=REQUEUES, python=sys.executable
+        )
         executor.update_parameters(**parameters(cell, self.settings))
         try:
             job = executor.submit(Allocation(list(cell.overrides), str(cell.path), self.start_seconds, resources(cell)))
         except (OSError, subprocess.SubprocessError, FailedJobError) as error:
             said = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise LaunchError(f"sbatch: {said[-1] if said else error}") from None
-        self.queue = None
+        self.asked = 0.0
         return {"job": job.job_id}
 
     def alive(self, submission: Submission) -> bool:
-        if self.queue is None or time.time() - self.asked >= self.poll_seconds:
+        if time.time() - self.asked >= self.poll_seconds:
             self.queue, self.asked = queued(), time.time()
         return self.queue is None or submission["job"] in self.queue
 

@@ -7,20 +7,22 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
 from e2e.launching import ROOT, command, run_dir
 
-from harness.launch import end_session
+from harness.launch import end_session, session_processes
 
 SETTINGS = {"trainer.total_training_steps": 3, "trainer.val_before_train": False, "trainer.test_freq": -1}
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """(address, dashboard, environment) of a Ray head with one logical GPU, open to holders of its token only."""
+    """(session, address, dashboard, environment) of a Ray head with one logical GPU, for holders of its token only."""
     folder = tmp_path_factory.mktemp("ray")
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
@@ -33,7 +35,7 @@ def cluster(tmp_path_factory):
     )
     try:
         _wait_for(dashboard, process)
-        yield f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment
+        yield process.pid, f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment
     finally:
         end_session(process.pid)
         process.wait()
@@ -63,7 +65,7 @@ def sweep_file(root: Path) -> Path:
 
 
 def test_two_runs_queue_and_a_foreign_one_is_refused(cluster, tmp_path):
-    address, dashboard, environment = cluster
+    session, address, dashboard, environment = cluster
     sweep = [sys.executable, "-m", "sweeps"]
     where = ["hydra/launcher=ray_jobs", f"hydra.launcher.clusters=[{dashboard}]"]
     file = str(sweep_file(tmp_path))
@@ -81,11 +83,14 @@ def test_two_runs_queue_and_a_foreign_one_is_refused(cluster, tmp_path):
         assert time.time() < end, "the first run did not start"
         assert controller.poll() is None, controller.communicate()
         time.sleep(0.5)
+    worker = next(p for p in session_processes(session) if "ray::WorkerDict" in " ".join(p.cmdline()))
+    worker.suspend()  # so that the first run is still there
     other = subprocess.run(
         command(tmp_path / "other", "algo=grpo", "seed=71", *(f"{k}={v}" for k, v in SETTINGS.items()),
                 f"ray_kwargs.ray_init.address={address}"),
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
+    worker.resume()
     assert other.returncode == 1
     assert "another verl job runs on this Ray cluster" in other.stderr
     said, _ = controller.communicate(timeout=600)
@@ -99,3 +104,18 @@ def test_two_runs_queue_and_a_foreign_one_is_refused(cluster, tmp_path):
     table = subprocess.run([*sweep, "status", file], cwd=ROOT, capture_output=True, text=True, check=True)
     assert table.stdout.count("done") >= 2
     assert "3/3" in table.stdout
+
+
+def test_nobody_without_the_token(cluster):
+    """Neither the job interface nor Ray itself answers who does not hold it."""
+    _, address, dashboard, environment = cluster
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{dashboard}/api/jobs/", timeout=30)
+    assert refused.value.code in (401, 403)
+    stranger = {key: value for key, value in environment.items() if not key.startswith("RAY_AUTH")}
+    joined = subprocess.run(
+        [sys.executable, "-c", f"import ray; ray.init('{address}'); print('joined')"],
+        env={**stranger, "RAY_AUTH_MODE": "disabled"}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert joined.returncode != 0
+    assert "joined" not in joined.stdout

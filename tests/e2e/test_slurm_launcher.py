@@ -68,7 +68,7 @@ def test_run_over_two_nodes(slurm, tmp_path):
     run = next(tmp_path.glob("tiny/*/seed=80"))
     log = (run / "attempts" / "01" / "log.txt").read_text()
     assert "Connecting to existing Ray cluster" in log
-    assert not list((run / "submitit").glob("*.token"))
+    assert not list((run / "launcher").glob("*.token"))
     end = time.time() + 60
     while slurm.run("squeue", "--noheader").strip():
         assert time.time() < end

@@ -56,7 +56,7 @@ class Trial:
         self.controllers.append(process)
         return process
 
-    def finish(self, controller: subprocess.Popen[str], status: int = 0, seconds: float = 600) -> str:
+    def finish(self, controller: subprocess.Popen[str], status: int = 0, seconds: float = 900) -> str:
         """Wait for a controller and return all it said; it must end with ``status``."""
         said, _ = controller.communicate(timeout=seconds)
         assert controller.returncode == status, said
@@ -69,7 +69,7 @@ class Trial:
     def metrics(self, attempt: int) -> Path:
         return self.run.attempts()[attempt - 1] / "metrics.jsonl"
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 300.0, every: float = 0.02) -> None:
+    def wait(self, condition: Callable[[], bool], seconds: float = 600.0, every: float = 0.02) -> None:
         end = time.time() + seconds
         while not condition():
             assert time.time() < end, "did not happen in time"
