@@ -99,7 +99,9 @@ class Allocation(Checkpointable):
 @contextlib.contextmanager
 def ray_head(meeting: Path, resources: list[str]):
     """Ray's head node on ports of this job's own; yields its address. ``meeting``: where the other nodes find it."""
-    host = socket.gethostbyname(socket.gethostname())
+    import ray
+
+    host = ray.util.get_node_ip_address()  # the name alone may mean the loopback, where no other node is
     with socket.socket() as probe:
         probe.bind((host, 0))
         port = probe.getsockname()[1]

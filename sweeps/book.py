@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -88,7 +89,10 @@ def launcher_settings(overrides: Sequence[str], memory_gb: float) -> tuple[str, 
     files = {file.stem: file for file in sorted((CONF / "hydra" / "launcher").glob("*.yaml"))}
     if kind not in files:
         raise ConfigError(f"{CHOICE}{kind}: there are {', '.join(files)}")
-    given = OmegaConf.from_dotlist([one.removeprefix(SETTING) for one in overrides if one.startswith(SETTING)])
+    try:
+        given = OmegaConf.from_dotlist([one.removeprefix(SETTING) for one in overrides if one.startswith(SETTING)])
+    except yaml.YAMLError as error:
+        raise ConfigError(f"hydra.launcher: {' '.join(str(error).split())}") from None
     known = OmegaConf.load(files[kind])
     unknown = [str(key) for key in given if key not in known]
     if unknown:

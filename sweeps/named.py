@@ -107,8 +107,11 @@ def _check(file: Path, sweep: Sweep) -> None:
     for key, values in sweep.grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{file}: grid.{key} must be a list of values, not {values!r}")
+    for key, number in (("retries", sweep.retries), ("backoff_seconds", sweep.backoff_seconds)):
+        if number < 0:
+            raise ConfigError(f"{file}: {key} must be 0 or more, not {number:g}")
     for rule in sweep.priority:
-        if not isinstance(rule, dict) or set(rule) != {"when", "add"}:
+        if not isinstance(rule, dict) or set(rule) != {"when", "add"} or not isinstance(rule["add"], (int, float)):
             raise ConfigError(f"{file}: a priority is {{when: {{algo: luspo}}, add: 1}}, not {rule!r}")
     for rule in [*sweep.exclude, *(rule["when"] for rule in sweep.priority)]:
         if not isinstance(rule, dict) or not rule:

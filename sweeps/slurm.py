@@ -15,6 +15,7 @@ from sweeps.cells import Cell
 from sweeps.scheduler import LaunchError, Submission
 
 LOGICAL_CORES = 16  # as in conf/cluster/cpu.yaml
+LAST_SECONDS = 30  # of Slurm's warning: to end the processes and queue the job again
 REQUEUES = 1000  # submitit's limit; ours is the number of attempts without progress
 
 
@@ -47,12 +48,19 @@ class Slurm:
         )
         executor.update_parameters(**parameters(cell, self.settings))
         try:
-            job = executor.submit(Allocation(list(cell.overrides), str(cell.path), self.start_seconds, resources(cell)))
+            job = executor.submit(
+                Allocation(self._overrides(cell), str(cell.path), self.start_seconds, resources(cell))
+            )
         except (OSError, subprocess.SubprocessError, FailedJobError) as error:
             said = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise LaunchError(f"sbatch: {said[-1] if said else error}") from None
         self.asked = 0.0
         return {"job": job.job_id}
+
+    def _overrides(self, cell: Cell) -> list[str]:
+        """The cell's, and as much time for a last checkpoint as Slurm's warning leaves."""
+        grace = max(self.settings.get("signal_seconds", 300) - LAST_SECONDS, LAST_SECONDS)
+        return [*cell.overrides, f"harness.watch.grace_seconds={grace}"]
 
     def alive(self, submission: Submission) -> bool:
         if time.time() - self.asked >= self.poll_seconds:

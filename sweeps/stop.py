@@ -1,0 +1,42 @@
+"""Ask a run to stop after a checkpoint, from any machine that sees its directory, and wait until it has.
+
+    python -m sweeps.stop RUN_DIRECTORY
+
+What a Kubernetes pod does before it goes: a signal would reach its own processes only, and Ray's die of it at once.
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.launch import STOP_FILE
+from harness.rundir import RunDir, RunDirError
+
+LOOK_SECONDS = 1.0
+
+
+def stop(run: RunDir) -> None:
+    """Returns when the attempt that trains now has ended, or at once if none does; a later attempt is not touched."""
+    attempt = None
+    with contextlib.suppress(RunDirError):  # nothing there yet
+        while (status := run.status())["state"] == "running" and attempt in (None, status["attempt"]):
+            if attempt is None:
+                attempt = status["attempt"]
+                (run.attempts()[-1] / STOP_FILE).touch()
+            time.sleep(LOOK_SECONDS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print(__doc__)
+        return 2
+    stop(RunDir(Path(arguments[0])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
