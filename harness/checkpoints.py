@@ -33,6 +33,11 @@ def complete(checkpoint: Path) -> None:
     write_json(checkpoint / COMPLETE, files)
 
 
+def condemn(checkpoint: Path) -> None:
+    """Never continue from this checkpoint again: its files seem whole, and yet could not be read."""
+    (checkpoint / COMPLETE).unlink(missing_ok=True)
+
+
 def intact(checkpoint: Path, content: bool = False) -> bool:
     """Whether all files are there with their size; with ``content`` also whether torch's files have their checksums.
 

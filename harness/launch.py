@@ -118,8 +118,9 @@ def train_process(
             while process.poll() is None and not verdict:
                 if time.time() - beat >= HEARTBEAT_SECONDS:
                     beat = time.time()
-                    verdict = watch.look()
-                    run.write_status("running", pid=os.getpid(), host=os.uname().nodename, **watch.status())
+                    with contextlib.suppress(OSError):  # a full disk: training itself will say so where it matters
+                        verdict = watch.look()
+                        run.write_status("running", pid=os.getpid(), host=os.uname().nodename, **watch.status())
                 if stop.since and time.time() - stop.since > grace:
                     verdict = f"StopRequestedError: no checkpoint within {grace:g} s (harness.watch.grace_seconds)"
                 tick()

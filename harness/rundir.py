@@ -34,6 +34,7 @@ STALE_SECONDS = 12 * HEARTBEAT_SECONDS
 # Files that a launcher leaves before there is a run: who was told to train it, and what that process said.
 SUBMISSION = "submission.json"
 LAUNCH_LOG = "launch.log"
+BEING_TRAINED = "is being trained"  # in what it said: refused now, and not for ever
 LAUNCHER_FOLDER = "launcher"  # whatever else it needs
 BEFORE_A_RUN = frozenset({".lock", SUBMISSION, LAUNCH_LOG, LAUNCHER_FOLDER})
 

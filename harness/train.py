@@ -27,13 +27,13 @@ from rich.console import Console
 
 from harness import checks, matching
 from harness.assets import ROOT
-from harness.checkpoints import drop_checkpoints, passed_over, resume_point
+from harness.checkpoints import condemn, drop_checkpoints, passed_over, resume_point
 from harness.config import CONF, ConfigError, build_assets, digest, flatten, register
 from harness.faults import classify
 from harness.grading import mathematics
 from harness.launch import train_process
 from harness.progress import Monitor
-from harness.rundir import BEFORE_A_RUN, STALE_SECONDS, RunDir, RunDirError, write_json
+from harness.rundir import BEFORE_A_RUN, BEING_TRAINED, STALE_SECONDS, RunDir, RunDirError, write_json
 from harness.watch import Watch
 
 PACKAGES = ("verl", "torch", "ray", "transformers", "tensordict", "TransferQueue", "hydra-core", "pandas", "numpy")
@@ -115,7 +115,7 @@ def train(config: DictConfig, overrides: list[str], console: Console) -> int:
             open_run(run, manifest, config)
             return _train_locked(run, manifest["planned_steps"], config, console)
     except Timeout:
-        raise ConfigError(f"{run.path} is being trained by another process on this machine") from None
+        raise ConfigError(f"{run.path} {BEING_TRAINED} by another process on this machine") from None
 
 
 def _refuse_elsewhere(run: RunDir) -> None:
@@ -123,7 +123,7 @@ def _refuse_elsewhere(run: RunDir) -> None:
     status = run.status() if (run.path / "status.json").exists() else {}
     if status.get("state") == "running" and status.get("host") not in (None, os.uname().nodename):
         raise ConfigError(
-            f"{run.path} is being trained on {status['host']}; its heartbeat must be silent for {STALE_SECONDS} s"
+            f"{run.path} {BEING_TRAINED} on {status['host']}; its heartbeat must be silent for {STALE_SECONDS} s"
         )
 
 
@@ -156,6 +156,8 @@ def _train_locked(run: RunDir, planned: int, config: DictConfig, console: Consol
                 run, attempt, checkpoint or start, watch, limits["grace_seconds"], monitor.update
             )
         state, cause, error = _verdict(run, planned, status, said)
+        if cause == "checkpoint" and checkpoint:
+            condemn(checkpoint)
     finally:
         _close(run, attempt, {"state": state, "cause": cause, "error": error, "first_step": step, "began": began})
     if state == "done":
@@ -219,6 +221,9 @@ def _run(config: DictConfig) -> None:
     except (ConfigError, RunDirError) as error:
         console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
         status = REFUSED
+    except OSError as error:  # where even the status could not be written
+        console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+        status = FAILED
     if status:
         sys.exit(status)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.faults import CAUSES
-from harness.rundir import LAUNCH_LOG, SUBMISSION, RunDir, RunDirError, read_json, write_json
+from harness.rundir import BEING_TRAINED, LAUNCH_LOG, SUBMISSION, RunDir, RunDirError, read_json, write_json
 from sweeps.cells import Cell
 
 LONGEST_BACKOFF = 1800.0
@@ -180,14 +180,13 @@ class Scheduler:
         """Gone without having trained: it was done before, refused, or never came to start."""
         if is_done(one.cell, status):
             one.state = "done"
-        elif refused := refusal(one.cell.run):
+            return
+        refused = refusal(one.cell.run)
+        if refused and BEING_TRAINED not in refused:
             one.state, one.error = "failed", refused
-        else:
-            self._failed_start(
-                one,
-                f"ended before training began; see {LAUNCH_LOG} and the launcher's own output in {one.cell.path}",
-                now,
-            )
+        else:  # somebody else who trains it will have ended at another time
+            said = f"ended before training began; see {LAUNCH_LOG} and the launcher's own output in {one.cell.path}"
+            self._failed_start(one, refused or said, now)
 
     def _failed_start(self, one: Progress, error: str, now: float) -> None:
         one.failed_starts += 1

@@ -62,6 +62,11 @@ def test_a_good_configuration_passes_without_a_word(good: dict[str, Any]) -> Non
     assert check(good) == []
 
 
+@pytest.mark.parametrize("keep", [2, 5, None])
+def test_two_checkpoints_or_more_may_be_kept(good: dict[str, Any], keep: int | None) -> None:
+    assert check({**good, "trainer.max_actor_ckpt_to_keep": keep}) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -71,6 +76,8 @@ def test_a_good_configuration_passes_without_a_word(good: dict[str, Any]) -> Non
             (f"{ACTOR}.optim.warmup_style=cosine", f"{ACTOR}.optim.lr_scheduler_type"),
         ),
         ({f"{ACTOR}.use_kl_loss": True}, (f"{ACTOR}.use_kl_loss=true", "CPU")),
+        ({"trainer.max_actor_ckpt_to_keep": 1}, ("trainer.max_actor_ckpt_to_keep must be 2 or more", "kill")),
+        ({f"{ACTOR}.checkpoint.async_save": True}, (f"{ACTOR}.checkpoint.async_save=true", "set it to false")),
         (
             {f"{ACTOR}.policy_loss.loss_mode": "geo_mean", f"{ACTOR}.use_dynamic_bsz": True},
             ("geo_mean", f"{ACTOR}.use_dynamic_bsz"),
