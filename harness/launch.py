@@ -132,10 +132,12 @@ def train_process(
             process.stdin.close()
         end_session(process.pid, grace=ENDED_GRACE_SECONDS if ended else GRACE_SECONDS)
         process.wait()
-    verdict = verdict or watch.look()  # what the last steps brought, alerts for the record included
+    if verdict:  # ended from here, whatever its exit status says
+        return process.returncode or 1, verdict
+    alert = watch.look()  # what the last steps brought
     if process.returncode == 0:
         return 0, None
-    return process.returncode, verdict or failure(attempt, process.returncode)
+    return process.returncode, alert or failure(attempt, process.returncode)
 
 
 def failure(attempt: Path, returncode: int) -> str:

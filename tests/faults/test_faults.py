@@ -1,5 +1,6 @@
 """Real faults during real runs. Each ends done, with the record of an undisturbed run, or in one clear status."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -62,12 +63,13 @@ def report(record_property):
         assert one.run.status()["state"] == "done"
         assert sorted(one.run.metrics()[0]) == list(WHOLE)
         assert_same_record(undisturbed, one.run, WHOLE)
-        short = f"{said['cause']}: {said['error'][:90]}" if said else "nothing: its watcher was gone"
+        lost = "nothing: its watcher was gone" if {} in outcomes else "-"
+        short = f"{said['cause']}: {said['error'][:90]}" if said else lost
         record_property(
             "fault",
             {
                 "fault": fault, "during": during, "said": short.replace("|", "/"), "attempts": len(outcomes),
-                "resumed after step": ", ".join(map(str, starts[1:])), "ended": "done", "record": "identical",
+                "resumed after step": ", ".join(map(str, starts[1:])) or "-", "ended": "done", "record": "identical",
             },
         )  # fmt: skip
 
@@ -91,9 +93,10 @@ def test_killed_process(victim, trial, undisturbed, report):
     one.reached(5)
     one.members(KILLED[victim])[0].kill()
     one.finish(controller)
-    assert len(one.run.attempts()) == 2
-    outcome = one.run.outcomes()[0]
-    assert CAUSES[outcome["cause"]].retry, outcome
+    first, *second = one.run.outcomes()
+    if victim != "Ray's control store":  # which Ray can do without for a while
+        assert second
+    assert not second or CAUSES[first["cause"]].retry, first
     report(f"kill -9 of {victim}", "step 6", one, undisturbed)
 
 
@@ -121,7 +124,8 @@ def test_lost_node(trial, tmp_path, report):
     assert len(raylets) == 2
     second = raylets[1]
     for process in [*second.children(recursive=True), second]:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # with its parent
+            process.kill()
     one.finish(controller)
     report("a whole node lost", "step 6 of a run over 2 nodes", one, whole.run)
 
