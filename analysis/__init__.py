@@ -23,7 +23,8 @@ from analysis.figures import (
     save,
     three_panels,
 )
-from analysis.load import KEYS, AnalysisError, Runs, load_runs, require_matched, require_metric
+from analysis.load import KEYS, AnalysisError, Runs, load_runs, require_metric
+from analysis.matched import require_matched
 from analysis.summary import print_summary, summary_frame
 
 __all__ = [

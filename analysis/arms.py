@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.load import AnalysisError
+from analysis.movement import MOVEMENT
 from analysis.style import COLOURS
 
 MIN_T_RUNS = 3  # below it a t interval says more about t than about the runs
@@ -18,7 +19,8 @@ Tables = Mapping[str, tuple[str, pd.DataFrame]]  # arm's label -> (algo, table)
 class XAxis:
     """What curves are drawn against: a metric, or the sum over steps of its absolute values.
 
-    unit: of the metric's values, in units of the axis. note: a sentence for the caption, or "".
+    unit: of the metric's values, in units of the axis. note: a sentence for the caption, or "". instead: the metric
+    where that one has no value.
     """
 
     metric: str
@@ -26,17 +28,24 @@ class XAxis:
     summed: bool = True
     unit: float = 1.0
     note: str = ""
+    instead: str = ""
+
+    def column(self, metrics: pd.DataFrame) -> str:
+        """The one of the two metrics that ``metrics`` has."""
+        there = self.metric in metrics and metrics[self.metric].notna().any()
+        return self.metric if there or not self.instead else self.instead
 
 
 X_AXES = {
     "tokens": XAxis("cumulative_tokens", "response tokens generated so far", summed=False),
     "hours": XAxis("step_seconds", "hours of training steps", unit=3600.0),
-    # ppo_kl estimates KL(pi_old || pi_theta) without bias and hence with either sign.
+    # Both estimate KL(pi_old || pi_theta) without bias, ppo_kl with either sign.
     "kl": XAxis(
-        "ppo_kl",
-        "KL to the behaviour policy, summed over steps (nats)",
-        note="KL of a step: |mean of log old/new policy| over the tokens of its updates; an estimate with noise "
-        "of either sign, so that the sum overstates small movements.",
+        MOVEMENT,
+        "KL to the behaviour policy, summed (nats/token)",
+        note="KL of a step: mean of r - 1 - ln r over its responses, r = new/old probability; without recorded "
+        "responses |mean of ln r|, with noise of either sign, so that the sum overstates small movements.",
+        instead="ppo_kl",
     ),
 }
 
@@ -105,7 +114,7 @@ def positions(rows: pd.DataFrame, x: str) -> pd.Series:
     0 before the first step that was trained; NaN from a step on whose share of a sum was not recorded.
     """
     axis = x_axis(x)
-    values = rows.set_index("step")[axis.metric].sort_index()
+    values = rows.set_index("step")[axis.column(rows)].sort_index()
     first = values.first_valid_index()
     if first is not None:  # rows before it are validation only
         values = values.mask(values.index < first, 0.0)
@@ -125,7 +134,7 @@ def _on_shared_grid(table: pd.DataFrame, rows: pd.DataFrame, x: str) -> pd.DataF
     for run in table:
         at = positions(rows[rows["run"] == run], x)
         known = pd.DataFrame({"x": at, "y": table[run]}).dropna()
-        if len(known):
+        if len(known) == 1 or (len(known) and known["x"].iloc[-1] > known["x"].iloc[0]):  # else it never moved
             points[run] = known
     if not points:
         return pd.DataFrame()

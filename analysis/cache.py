@@ -113,7 +113,9 @@ def _write(path: Path, stamp: str, frame: pd.DataFrame, notes: dict[str, Any]) -
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), NOTES: kept})
         number, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(number)
-        pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
+        # Numbers that hardly repeat: dictionaries and statistics take longer and save no space.
+        plain: dict[str, Any] = {"use_dictionary": False, "write_statistics": False}
+        pq.write_table(table, draft, compression="zstd", write_page_checksum=True, **plain)
         os.replace(draft, path)
     except (OSError, pa.ArrowException):  # a full disk, a folder that is gone, a value that Parquet does not know
         if draft is not None:

@@ -4,14 +4,8 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
-from analysis.load import AnalysisError, Runs, require_matched
-
-FAIR = {
-    "config-matched": "equal in every setting but the treatment, compared at equal steps (the paper's notion)",
-    "token-matched": "compared after equal numbers of tokens spent on training",
-    "movement-matched": "compared at equal cumulative divergence from the policies that sampled (x axis kl)",
-    "tuned": "an equal small grid for every arm, chosen on other seeds: not done here",
-}
+from analysis.load import AnalysisError, Runs
+from analysis.matched import require_matched
 
 KINDS = ("versions", "hardware")  # of the manifest: what may differ between matched runs, and is shown
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from analysis.evaluated import collect_benchmarks
 from analysis.figures import MIN_T_RUNS
 from analysis.intervals import Interval, Rule, detectable, holm, verdict, welch
 from analysis.load import AnalysisError, Runs
-from analysis.pairs import Sample, collect, experiment_runs
-from analysis.quantities import QUANTITIES, Run
+from analysis.pairs import Sample, collect, collect_apart, experiment_runs
+from analysis.quantities import COUNTS_FAILURES, QUANTITIES
+from analysis.windows import Run
 
 CLAIMS = Path(__file__).parents[1] / "results" / "paper" / "claims.yaml"
 BENCHMARKS = "benchmark_accuracy"  # the quantity that evaluations give, not the metrics of training
@@ -35,14 +36,15 @@ class Claim:
     direction: str
     arms: tuple[str, ...]
     experiments: tuple[str, ...]
+    quantity: str
     where: str = ""
     row: str = ""
     primary: bool = False
-    quantity: str | None = None
     delta: Mapping[str, float] = field(default_factory=dict)
     than: float | None = None
     range: tuple[float, float] | None = None
-    needs: str = ""
+    against: str = ""
+    n_min: int | None = None
 
     def natural(self, effect: float) -> float:
         """An effect in the claim's unit; runs are averaged on that scale, ratios as logarithms."""
@@ -106,6 +108,7 @@ class Result:
         estimate, low, high at ``level`` decide; low_plain, high_plain at the file's. n: pairs (runs, for one arm) with
         a value; values: their effects by seed. p: two-sided, p_holm: adjusted. welch_low, welch_high: unpaired.
         detectable: the half-width of the interval (``intervals.detectable``). same_start, failed, left_out: ``Sample``.
+        against: the experiment that this one is compared with, or ""; other_values: the arm's there, by seed.
         """
         claim, sample, deciding = self.claim, self.sample, self.interval
         shown = sample.values if deciding.n >= MIN_T_RUNS else {}
@@ -148,7 +151,9 @@ class Result:
             "same_start": sample.same_start,
             "failed": sample.failed,
             "left_out": sample.left_out,
-            "runs": list(sample.runs),
+            "runs": [*sample.runs, *(sample.other.runs if sample.other else ())],
+            "against": claim.against,
+            "other_values": {s: claim.natural(v[0]) for s, v in (sample.other.values if sample.other else {}).items()},
         }
 
     def _number(self, effect: float) -> str:
@@ -178,7 +183,7 @@ def load_claims(path: Path = CLAIMS) -> Claims:
                 claim = Claim(**given)
             except TypeError as error:
                 raise AnalysisError(f"{path}: claim {entry.get('id')}: {error}") from None
-            if not claim.needs and claim.quantity not in {*QUANTITIES, BENCHMARKS}:
+            if claim.quantity not in {*QUANTITIES, BENCHMARKS}:
                 raise AnalysisError(f"{path}: claim {claim.id}: unknown quantity {claim.quantity!r}")
             rows.append(claim)
     return Claims(content["level"], content["rules"], content["experiments"], tuple(rows))
@@ -193,7 +198,7 @@ def evaluate(runs: Runs, claims: Claims) -> list[Result]:
     present = set(runs.runs["experiment"])
     listed = [name for name in claims.experiments if name in present]
     others = sorted(present.difference(listed))
-    return [r for name in (*listed, *others) for r in _decide(runs.select(experiment=name), claims, name)]
+    return [r for name in (*listed, *others) for r in _decide(runs, claims, name)]
 
 
 def results_frame(results: list[Result]) -> pd.DataFrame:
@@ -202,46 +207,68 @@ def results_frame(results: list[Result]) -> pd.DataFrame:
 
 
 def _decide(runs: Runs, claims: Claims, experiment: str) -> list[Result]:
-    """Every row on the runs of one experiment."""
+    """Every row on the runs of one experiment; runs: of all experiments."""
     entry = claims.experiments.get(experiment)
-    rules = claims.rules[entry["rules"]] if entry else {"n_min": math.inf}
-    members = experiment_runs(runs, rules) if entry else []
-    samples = [_sample(members, claim, claims, experiment) for claim in claims.rows]
-    enough = [sample.results >= rules["n_min"] for sample in samples]
+    members = _members(runs, claims, experiment)
+    samples = [_sample(members, claim, claims, experiment, runs) for claim in claims.rows]
+    usual = claims.rules[entry["rules"]]["n_min"] if entry else math.inf
+    n_min = [claim.n_min or usual for claim in claims.rows]
+    enough = [sample.results >= n for sample, n in zip(samples, n_min, strict=True)]
     plain = [sample.interval(claims.level) for sample in samples]
 
     family = [at for at, claim in enumerate(claims.rows) if claim.primary]
-    p = [plain[at].p if enough[at] and not samples[at].failed else math.nan for at in family]
+    p = [plain[at].p if enough[at] and not samples[at].capped else math.nan for at in family]
     corrected = dict(zip(family, zip(*holm(p, 1 - claims.level), strict=True), strict=True))
     results = []
     for at, (claim, sample) in enumerate(zip(claims.rows, samples, strict=True)):
         p_holm, alpha = corrected.get(at, (math.nan, 1 - claims.level))
         interval = sample.interval(1 - alpha)
-        decided = verdict(interval, claim.rule(entry["delta"] if entry else ""), enough[at], bool(sample.failed))
-        reason = _reason(sample, rules["n_min"])
+        decided = verdict(interval, claim.rule(entry["delta"] if entry else ""), enough[at], sample.capped)
+        reason = _reason(sample, n_min[at], claim.against)
         results.append(Result(claim, experiment, sample, plain[at], interval, p_holm, decided, reason))
     return results
 
 
-def _sample(members: Sequence[Run], claim: Claim, claims: Claims, experiment: str) -> Sample:
-    """The claim's values in the runs of an experiment, or why there are none."""
+def _members(runs: Runs, claims: Claims, experiment: str) -> list[Run]:
+    """The runs of an experiment with its windows; none if it has no rules or no run."""
+    if experiment not in claims.experiments or experiment not in set(runs.runs["experiment"]):
+        return []
+    return experiment_runs(runs.select(experiment=experiment), claims.rules[claims.experiments[experiment]["rules"]])
+
+
+def _sample(members: Sequence[Run], claim: Claim, claims: Claims, experiment: str, runs: Runs) -> Sample:
+    """The claim's values in the runs of an experiment, ``members`` of all ``runs``, or why there are none."""
     if experiment not in claims.experiments:
         return Sample(missing="claims.yaml has no rules for this experiment")
     if experiment not in claim.experiments:
         return Sample(missing=f"a claim about {', '.join(claim.experiments)}")
-    if claim.needs or claim.quantity is None:
-        return Sample(missing=f"needs {claim.needs}")
     if claim.quantity == BENCHMARKS:
         return collect_benchmarks(members, claim.arms, claim.window)
-    return collect(members, claim.arms, QUANTITIES[claim.quantity], claim.window)
+    quantity, caps = QUANTITIES[claim.quantity], claim.quantity not in COUNTS_FAILURES
+    if claim.against:
+        others = _members(runs, claims, claim.against)
+        if not others:
+            return Sample(claim.arms, missing=f"no run of {claim.against}")
+        return collect_apart(runs, members, others, claim.arms, quantity, claim.window)
+    sample = collect(members, claim.arms, quantity, claim.window, caps)
+    return sample if caps else replace(sample, remark=_counts(sample))
 
 
-def _reason(sample: Sample, n_min: float) -> str:
-    """Why a row is not tested or capped, in one line; empty where it is neither."""
+def _counts(sample: Sample) -> str:
+    """In how many runs of each arm what is counted happened, in one phrase."""
+    lost = zip(sample.arms, np.sum(list(sample.values.values()), axis=0), strict=True) if sample.values else ()
+    return ", ".join(f"{count:.0f} of {len(sample.values)} {arm}" for arm, count in lost)
+
+
+def _reason(sample: Sample, n_min: float, against: str) -> str:
+    """Why a row is not tested or capped and what else is to be said of it, in one line; mostly empty."""
     if sample.missing:
         return sample.missing
-    failed = [f"seed {seed}: {what}" for seed, what in sample.failed.items()]
+    parts = {"": sample} | ({f"{against}, ": sample.other} if sample.other else {})
+    failed, left_out = (
+        [f"{name}seed {seed}: {what}" for name, part in parts.items() for seed, what in getattr(part, kind).items()]
+        for kind in ("failed", "left_out")
+    )
     if sample.results >= n_min:
         return "; ".join(filter(None, [*failed, sample.remark]))
-    left_out = [f"seed {seed}: {what}" for seed, what in sample.left_out.items()]
-    return "; ".join([f"{sample.results} of {n_min} runs per arm", *failed, *left_out])
+    return "; ".join(filter(None, [f"{sample.results} of {n_min} runs per arm", *failed, *left_out, sample.remark]))

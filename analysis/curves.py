@@ -157,7 +157,7 @@ def draw_curves(
 ) -> list[str]:
     """Draw a curve into each of the axes, ``share``: on one y axis; returns the sentences of their caption."""
     if x != "step":
-        require_metric(frame, x_axis(x).metric)
+        require_metric(frame, x_axis(x).column(frame))
     tables: dict[Axes, Tables] = {}
     for ax, entry in curves.items():
         require_metric(frame, entry.metric)

@@ -1,8 +1,5 @@
 """Figures from recorded responses: how long they are, and of how much weight the clip range deprives which of them."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -27,7 +24,7 @@ def kept_weight(runs: Runs, bins: int = 10) -> pd.DataFrame:
     bin with any weight: ``KEYS``, sign (1 or -1), bin (from 1), low and high (lengths in it), share.
     """
     sums = []
-    for keys, rows in _by_run(runs, ["tokens", "advantage", "clipped"]):
+    for run, rows in runs.responses(["tokens", "advantage", "clipped"]):
         weight = rows["advantage"].abs().astype(float)
         part = pd.DataFrame(
             {
@@ -38,7 +35,7 @@ def kept_weight(runs: Runs, bins: int = 10) -> pd.DataFrame:
                 "kept": weight * (1 - rows["clipped"] / rows["tokens"]),
             }
         )
-        sums.append(part.groupby(["tokens", "sign"], as_index=False).sum().assign(**keys))
+        sums.append(part.groupby(["tokens", "sign"], as_index=False).sum().assign(**{key: run[key] for key in KEYS}))
     if not sums:
         raise AnalysisError("no responses are recorded in these runs")
     table = pd.concat(sums, ignore_index=True)
@@ -88,13 +85,13 @@ def length_quantiles(runs: Runs) -> pd.DataFrame:
     """One row per run and step of ``Runs.metrics``: ``KEYS``, step, the quantiles of the step's response lengths
     (columns of ``QUANTILES``), and the metrics of ``X_AXES``. Raises ``AnalysisError`` if no response is recorded."""
     parts = []
-    for keys, rows in _by_run(runs, ["step", "tokens"]):
+    for run, rows in runs.responses(["step", "tokens"]):
         lengths = rows.groupby("step")["tokens"]
         found = pd.DataFrame({name: lengths.quantile(at) for name, at in QUANTILES.items()})
-        parts.append(found.reset_index().assign(run=keys["run"]))
+        parts.append(found.reset_index().assign(run=run["run"]))
     if not parts:
         raise AnalysisError("no responses are recorded in these runs")
-    kept = [*KEYS, "step", *(axis.metric for axis in X_AXES.values())]
+    kept = [*KEYS, "step", *(axis.column(runs.metrics) for axis in X_AXES.values())]
     return runs.metrics[kept].merge(pd.concat(parts), on=["run", "step"], how="left")
 
 
@@ -135,11 +132,3 @@ def draw_length_quantiles(runs: Runs, ax: Axes | None = None, smooth: int = 1, x
     ]
     write_common_caption(axes, notes)
     return figure_of(axes[0])
-
-
-def _by_run(runs: Runs, columns: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Each run's keys and responses, one run in memory at a time; runs without any are left out."""
-    for keys in runs.runs[list(KEYS)].to_dict("records"):
-        rows = runs.select(run=keys["run"]).sequences(columns)
-        if len(rows):
-            yield {str(key): value for key, value in keys.items()}, rows

@@ -6,7 +6,7 @@ from dataclasses import replace
 from analysis.intervals import Interval
 from analysis.outcomes import evaluations
 from analysis.pairs import Sample, failures
-from analysis.quantities import Run
+from analysis.windows import Run
 
 
 def collect_benchmarks(members: Sequence[Run], arms: Sequence[str], window: str) -> Sample:

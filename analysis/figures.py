@@ -4,9 +4,10 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -24,8 +25,11 @@ from analysis.curves import (
     three_panels,
 )
 from analysis.distributions import draw_kept_weight, draw_length_quantiles
+from analysis.fair import spending_curves
 from analysis.length_pressure import pressure_frame, run_means
-from analysis.load import KEYS, AnalysisError, Runs, require_matched
+from analysis.load import KEYS, AnalysisError, Runs
+from analysis.matched import DATA_KEYS, require_matched
+from analysis.movement import MOVEMENT, with_movement
 from analysis.paper_figures import PaperFigure, paper_figures
 from analysis.paths import length_accuracy
 from analysis.pressure_figures import decomposition_bars, pressure_curves
@@ -59,7 +63,6 @@ __all__ = [
 
 NO_PARTS = ("timeout", "error")  # of the reward: how often its grader came to no verdict
 PAPER = "paper_"  # before the number of the paper's figure
-DATA_KEYS = ("hash.train_data", "hash.heldout_data", "data.train_max_samples", "data.val_max_samples")
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,12 @@ def _panels(title: str, *curves: Curve, share: bool = True, notes: Sequence[str]
 def _reward_parts(runs: Runs, metrics: Sequence[str], view: View) -> Figure:
     parts = [Curve(metric, f"part of the reward: {metric.removeprefix('reward_')}") for metric in metrics]
     return panels(runs.metrics, parts, view.ax, view.smooth, view.x, share=False)
+
+
+@lru_cache(maxsize=1)
+def _pressure(runs: Runs) -> pd.DataFrame:
+    """``pressure_frame``, which two figures of the same runs show."""
+    return pressure_frame(runs)
 
 
 def _of_paper(figure: PaperFigure) -> Entry:
@@ -161,13 +170,13 @@ OURS = {
     ),
     "length_pressure": Entry(
         "length pressure and loss bias by step",
-        lambda runs, _, view: pressure_curves(pressure_frame(runs), view.ax, smooth=view.smooth),
+        lambda runs, _, view: pressure_curves(_pressure(runs), view.ax, smooth=view.smooth),
         ("clip_frac_token", "reward"),
         responses=True,
     ),
     "pressure_parts": Entry(
         "length pressure, taken apart",
-        lambda runs, _, view: decomposition_bars(run_means(pressure_frame(runs)), view.ax),
+        lambda runs, _, view: decomposition_bars(run_means(_pressure(runs)), view.ax),
         ("clip_frac_token", "reward"),
         responses=True,
     ),
@@ -185,6 +194,11 @@ OURS = {
         "response length against training accuracy",
         lambda runs, _, view: length_accuracy(runs.metrics, view.ax, view.smooth),
         ("accuracy",),
+    ),
+    "spending": Entry(
+        "response length and accuracy over tokens and over movement",
+        lambda runs, _, view: spending_curves(with_movement(runs).metrics, view.ax, view.smooth),
+        ("cumulative_tokens", "ppo_kl"),
     ),
     "val_accuracy": _curve("val_accuracy"),
     "val_response_length": _curve("val_response_length"),
@@ -231,6 +245,7 @@ def draw_figure(
         raise AnalysisError(f"figure {name}: {reason}")
     entry = FIGURES[name]
     part = _needed(entry, runs)
+    part = with_movement(part) if x == "kl" and MOVEMENT not in part.metrics else part
     return entry.draw(part, _recorded(entry, part), View(ax, x, smooth, paper_axes))
 
 

@@ -153,9 +153,9 @@ def _block(names: tuple[str, ...], rows: list[Any], dropped: set[str]) -> tuple[
 
 
 def _read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A small file, without the threads and the discovery of folders that pandas would start for it."""
+    """A small file, without the threads and the discovery of folders that pandas would start for it, read at once."""
     try:
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(pa.BufferReader(file.read_bytes())) as parquet:
             _require_columns(file, parquet.schema_arrow.names, columns)
             table = parquet.read(None if columns is None else list(columns), use_threads=False)
     except (OSError, ValueError, KeyError) as error:  # pyarrow's errors derive from these

@@ -267,14 +267,12 @@ def require_defined(loss: str, recorded: str, clip: Clip | None, run: str) -> No
         raise AnalysisError(f"{run}: {loss} clips sequences and the run clipped tokens; give a clip range (low, high)")
 
 
-def _recorded(runs: Runs) -> Iterator[tuple[dict[Any, Any], pd.DataFrame]]:
-    """Row of ``Runs.runs`` and recorded responses of each run that has any; one run in memory at a time."""
+def _recorded(runs: Runs) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """``Runs.responses`` with what pressure needs; raises ``AnalysisError`` if no run has any."""
     found = False
-    for run in runs.runs.to_dict("records"):
-        rows = runs.select(run=run["run"]).sequences(COLUMNS)
-        if len(rows):
-            found = True
-            yield run, rows
+    for run, rows in runs.responses(COLUMNS):
+        found = True
+        yield run, rows
     if not found:
         raise AnalysisError(f"no responses recorded in {', '.join(runs.runs['run'])}")
 

@@ -2,8 +2,10 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,13 @@ from analysis.frames import Table, read_eval, read_metrics, read_sequences, stac
 from harness.rundir import EVAL_COLUMNS, STANDARD_METRICS, RunDir, RunDirError, find_runs
 
 KEYS = ("run", "experiment", "arm", "algo", "seed")  # what names a row of every frame
-UNKNOWN = "unknown"  # what `require_matched` is told to let runs pass whose settings are not recorded
-MAX_KEYS_NAMED = 8
-PARENT = "hash.fork"  # the checkpoint that a fork started from
 
 
 class AnalysisError(Exception):
     """Input that cannot be analysed; the message is one line that names the file, key or metric."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Runs:
     """Runs as tidy frames; ``run`` is ``<experiment>/<arm>/seed=<n>`` and unique.
 
@@ -75,23 +74,38 @@ class Runs:
     def sequences(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per response of all steps: ``KEYS``, then ``columns`` (all by default; ``rundir.SEQUENCE_COLUMNS``).
 
-        Read from disk, or the cache, at each call and not held: select runs and columns first where there are many.
-        Without any file the frame is empty. Raises ``AnalysisError`` naming a file that cannot be read or lacks a
-        column.
+        Read from disk, or the cache, at each call and not held: take ``responses`` where there are many. Without any
+        file the frame is empty. Raises ``AnalysisError`` naming a file that cannot be read or lacks a column.
         """
-        found = ((row, list(RunDir(Path(row["path"])).sequences().values())) for row in self.runs.to_dict("records"))
-        parts = ((row, read_sequences(files, columns, row["path"], self.cache)) for row, files in found if files)
-        return _stack(parts, KEYS, columns or ())
+        return _stack(self.responses(columns), KEYS, columns or ())
+
+    def responses(self, columns: Sequence[str] | None = None) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+        """The row in ``runs`` of each run that recorded responses, and ``sequences`` of it without ``KEYS``.
+
+        One run in memory at a time. Raises ``AnalysisError`` as ``sequences`` does.
+        """
+        for row in self.runs.to_dict("records"):
+            files = list(RunDir(Path(row["path"])).sequences().values())
+            if files:
+                with _one_line():
+                    frame = read_sequences(files, columns, row["path"], self.cache)
+                if len(frame):
+                    yield {str(key): value for key, value in row.items()}, frame
 
     def evals(self, benchmark: str | None = None) -> pd.DataFrame:
         """One row per question and sample of one benchmark or all: ``KEYS``, benchmark, ``rundir.EVAL_COLUMNS``.
 
-        Without any evaluation the frame is empty. Raises ``AnalysisError`` naming a file that cannot be read, lacks a
-        column or has a row twice.
+        Without any evaluation the frame is empty. Read once and held: not to be changed. Raises ``AnalysisError``
+        naming a file that cannot be read, lacks a column or has a row twice.
         """
+        frame = self._evals
+        return frame if benchmark is None else frame[frame["benchmark"] == benchmark].reset_index(drop=True)
+
+    @cached_property
+    def _evals(self) -> pd.DataFrame:
         found = ((row, RunDir(Path(row["path"])).evals()) for row in self.runs.to_dict("records"))
         named = (({**row, "benchmark": name}, file) for row, files in found for name, file in files.items())
-        parts = ((row, read_eval(file)) for row, file in named if benchmark in (None, row["benchmark"]))
+        parts = ((row, read_eval(file)) for row, file in named)
         return _stack(parts, (*KEYS, "benchmark"), tuple(EVAL_COLUMNS))
 
 
@@ -176,57 +190,6 @@ def require_metric(frame: pd.DataFrame, metric: str) -> None:
     raise AnalysisError(f"unknown metric {metric!r}; {hint}")
 
 
-def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
-    """Raise ``AnalysisError`` unless all runs agree in every controlled key but those that ``varies`` declares.
-
-    ``varies`` holds flattened config keys or their prefixes (``data`` covers ``data.train_batch_size``). The message
-    names two runs and up to 8 keys in which they differ, with both values. Runs without a fingerprint (imported ones)
-    cannot be proved matched; they pass only where ``varies`` declares ``UNKNOWN`` too. Forks of other parents may have
-    other seeds: a parent is then a part of the seed, within which everything is compared.
-    """
-    fingerprints = runs.runs["fingerprint"]
-    unknown = runs.runs["run"][fingerprints == ""]
-    if len(unknown) and len(runs.runs) > 1 and UNKNOWN not in varies:
-        raise AnalysisError(
-            f"not matched: the settings of {unknown.iloc[0]} are not recorded, so nothing proves that they equal the "
-            f"others'; if you know that they do, declare {UNKNOWN!r} as varying"
-        )
-    # Equal fingerprints mean equal controlled keys, so one run per fingerprint stands for the others.
-    first, *others = runs.runs[fingerprints != ""].drop_duplicates("fingerprint")["run"].to_list() or [""]
-    for other in others:
-        a, b = (runs.manifests[run].get("controlled", {}) for run in (first, other))
-        if not (a and b):  # known by their fingerprints alone
-            if UNKNOWN in varies:
-                continue
-            raise AnalysisError(
-                f"not matched: the fingerprints of {first} and {other} differ, in what is not recorded; if you know "
-                f"that it does not matter, declare {UNKNOWN!r} as varying"
-            )
-        absent = object()  # so that a key set to null differs from one that is not there
-        differ = [key for key in sorted({*a, *b}) if a.get(key, absent) != b.get(key, absent)]
-        if differ == [PARENT] and not _seeds(runs, a) & _seeds(runs, b):
-            continue
-        undeclared = [key for key in differ if not any(key == v or key.startswith(f"{v}.") for v in varies)]
-        if undeclared:
-            named = [f"{key} ({a.get(key, 'absent')} | {b.get(key, 'absent')})" for key in undeclared[:MAX_KEYS_NAMED]]
-            more = f" and {len(undeclared) - len(named)} more" if len(undeclared) > len(named) else ""
-            raise AnalysisError(f"not matched: {first} and {other} differ in {', '.join(named)}{more}")
-        if not differ:
-            raise AnalysisError(
-                f"not matched: the fingerprints of {first} and {other} differ, but no controlled key does"
-            )
-
-
-def _seeds(runs: Runs, controlled: dict[str, Any]) -> set[int]:
-    """Seeds of the runs that forked from the parent of ``controlled``."""
-    parent = controlled.get(PARENT)
-    return {
-        int(row["seed"])
-        for row in runs.runs.to_dict("records")
-        if runs.manifests[row["run"]].get("controlled", {}).get(PARENT) == parent
-    }
-
-
 def _load_one(rundir: RunDir, cache: Path | None) -> tuple[dict[str, Any], Table, dict[str, Any]]:
     """One run's row of ``runs``, its metrics and its manifest."""
     try:
@@ -256,11 +219,18 @@ def _stack(
 ) -> pd.DataFrame:
     """The frames of (row, frame) one below the other, with the row's keys in front; without any an empty frame."""
     frames = []
-    try:
+    with _one_line():
         for row, frame in parts:
             for at, key in enumerate(keys):
                 frame.insert(at, key, row[key])
             frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*keys, *columns])
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What is wrong with a run directory as ``AnalysisError``."""
+    try:
+        yield
     except RunDirError as error:
         raise AnalysisError(str(error)) from None
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*keys, *columns])

@@ -7,12 +7,14 @@ from typing import Any
 from analysis.certificate import certificate
 from analysis.claims import Claims, evaluate
 from analysis.factorial import attribution, effects_frame, factorial
+from analysis.fair import comparisons, tuning
 from analysis.figures import MIN_T_RUNS
 from analysis.fork import fork_effects, fork_frame, is_fork
 from analysis.intervals import t_interval
 from analysis.load import Runs
 from analysis.pairs import experiment_runs
-from analysis.quantities import MissingError, Run, clip_counts, series, validations
+from analysis.quantities import clip_counts
+from analysis.windows import MissingError, Run, series, validations
 
 Report = dict[str, Any]
 DEFAULT_RULES = "tiny"  # windows of an experiment that claims.yaml does not list; no claim is decided on it
@@ -34,10 +36,10 @@ ARM_COLUMNS: dict[str, Callable[[Run], float]] = {
 def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Report:
     """The whole report: level, claims (``Result.record``), experiments, runs (one row each, failed ones included).
 
-    Of each experiment: steps, devices, minutes, arms, certificate, and where there is what they need factorial,
-    attribution and fork. An arm's quantities are over its finished runs: mean, and low to high, the t interval at the
-    level of the claims for 3 or more runs, minimum and maximum of 2, the value of 1. Raises ``AnalysisError`` where a
-    contrast would be between runs that are not matched.
+    Of each experiment: steps, devices, minutes, arms, certificate, and where there is what they need fair and tuning
+    (``analysis.fair``), factorial, attribution and fork. An arm's quantities are over its finished runs: mean, and low
+    to high, the t interval at the level of the claims for 3 or more runs, minimum and maximum of 2, the value of 1.
+    Raises ``AnalysisError`` where a contrast would be between runs that are not matched.
     """
     present = set(runs.runs["experiment"])
     listed = [name for name in claims.experiments if name in present]
@@ -97,7 +99,7 @@ def _contrasts(runs: Runs, rules: Mapping[str, Any], level: float) -> Report:
     """What needs certain arms or certain runs, where they are."""
     if is_fork(runs):
         return {"fork": fork_effects(fork_frame(runs), level).to_dict("records")}
-    found: Report = {}
+    found: Report = {"fair": comparisons(runs, rules, level), "tuning": tuning(runs)}
     if effects := factorial(runs, rules, level):
         found["factorial"] = effects_frame(effects).to_dict("records")
         found["attribution"] = attribution(effects).to_dict("records")

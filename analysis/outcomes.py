@@ -6,13 +6,15 @@ Only finished runs speak, and only of the model at their end. None is what was n
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
 from analysis.benchmarks import Cell, Comparison, average, cell, compare
 from analysis.figures import MIN_T_RUNS
 from analysis.intervals import Interval, log_ratio, t_interval
-from analysis.load import Runs, require_matched
+from analysis.load import Runs
+from analysis.matched import require_matched
 
 BASE = "base"  # the model before training, evaluated as step 0
 
@@ -40,8 +42,13 @@ class Evaluations:
         return [str(benchmark) for benchmark in self.frame["benchmark"].unique()]
 
     def rows(self, arm: str, benchmark: str) -> pd.DataFrame:
-        same = self.frame["benchmark"].astype(str).map(_plain) == _plain(benchmark)
-        return self.frame[(self.frame["arm"] == arm) & same]
+        return self._parts.get((arm, _plain(benchmark)), self.frame.iloc[:0])
+
+    @cached_property
+    def _parts(self) -> dict[tuple[str, str], pd.DataFrame]:
+        plain = {name: _plain(str(name)) for name in self.frame["benchmark"].unique()}
+        parts = self.frame.groupby(["arm", self.frame["benchmark"].map(plain)], sort=False, observed=True)
+        return {(str(arm), str(name)): rows for (arm, name), rows in parts}
 
     def cell(self, arm: str, benchmark: str) -> Cell | None:
         rows = self.rows(arm, benchmark)

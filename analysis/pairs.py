@@ -1,14 +1,17 @@
 """Which runs are compared: matched arms of one experiment, paired by seed, and what became of every seed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from analysis.intervals import Interval, t_interval
-from analysis.load import AnalysisError, Runs, require_matched
-from analysis.quantities import MissingError, Run, Window, windows
+from analysis.intervals import Interval, t_interval, welch
+from analysis.load import AnalysisError, Runs
+from analysis.matched import DATA_KEYS, require_matched
+from analysis.windows import MissingError, Run, Window, windows
+
+Quantity = Callable[[Sequence[Run], str], list[float]]
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Sample:
     verdict (a value is there too if the window was complete). left_out: seed -> why it has no value. n_runs: all runs
     of each arm. same_start: pairs with a value whose first responses were identical, None if that is not recorded.
     missing: why nothing could be compared, or "". remark: what else is to be said of the values. at_level: an interval
-    other than t over the effects.
+    other than t over the effects. other: the same of another experiment, whose runs are independent of these; then the
+    effect is the difference of the two means.
     """
 
     arms: tuple[str, ...] = ()
@@ -33,6 +37,7 @@ class Sample:
     missing: str = ""
     remark: str = ""
     at_level: Callable[[float], Interval] | None = None
+    other: "Sample | None" = None
 
     @property
     def effects(self) -> list[float]:
@@ -41,12 +46,20 @@ class Sample:
 
     def interval(self, level: float) -> Interval:
         """The interval of the mean effect that decides: over runs, unless ``at_level`` says otherwise."""
+        if self.other:
+            return welch(self.effects, self.other.effects, level)
         return self.at_level(level) if self.at_level else t_interval(self.effects, level)
 
     @property
     def results(self) -> int:
-        """Seeds that say something: those with a value and those that failed."""
-        return len({*self.values, *self.failed})
+        """Seeds that say something: those with a value and those that failed; the fewer of two experiments."""
+        own = len({*self.values, *self.failed})
+        return min(own, self.other.results) if self.other else own
+
+    @property
+    def capped(self) -> bool:
+        """Whether a run failed or diverged."""
+        return bool(self.failed or (self.other and self.other.failed))
 
     @property
     def correlation(self) -> float:
@@ -75,13 +88,12 @@ def experiment_runs(runs: Runs, rules: Mapping[str, Any]) -> list[Run]:
     ]
 
 
-def collect(
-    members: Sequence[Run], arms: Sequence[str], quantity: Callable[[Sequence[Run], str], list[float]], window: str
-) -> Sample:
+def collect(members: Sequence[Run], arms: Sequence[str], quantity: Quantity, window: str, caps: bool = True) -> Sample:
     """The quantity's values in ``arms``, paired by seed; ``members``: all runs of one experiment (``experiment_runs``).
 
-    An arm ``a|b`` is the first of the two that has runs. Raises ``AnalysisError`` if the compared runs are not matched
-    or planned different numbers of steps, so that their windows differ.
+    An arm ``a|b`` is the first of the two that has runs. ``caps``: whether a run that failed is noted in ``failed``.
+    Raises ``AnalysisError`` if the compared runs are not matched or planned different numbers of steps, so that their
+    windows differ.
     """
     there = {run.arm for run in members}
     arms = tuple(next((arm for arm in names.split("|") if arm in there), names) for names in arms)
@@ -105,7 +117,7 @@ def collect(
         if unfinished:
             left_out[seed] = ", ".join(unfinished)
             continue
-        if bad := failures(group):
+        if caps and (bad := failures(group)):
             failed[seed] = bad
         try:
             values[seed] = tuple(quantity(group, window))
@@ -124,6 +136,25 @@ def collect(
         left_out=left_out,
         same_start=same_start if recorded else None,
     )
+
+
+def collect_apart(
+    runs: Runs, here: Sequence[Run], there: Sequence[Run], arms: Sequence[str], quantity: Quantity, window: str
+) -> Sample:
+    """The quantity's values in one arm of two experiments, the second in ``other``; runs: all of both.
+
+    They may differ in their data and must be matched in all else, or ``missing`` says in what they are not.
+    """
+    sample, other = (collect(members, arms, quantity, window) for members in (here, there))
+    if sample.missing or other.missing:
+        return replace(sample, missing=sample.missing or other.missing)
+    both = [run for run in (*here, *there) if run.name in {*sample.runs, *other.runs}]
+    try:
+        require_matched(runs.select(run=[run.name for run in both]), DATA_KEYS)
+        _require_equal_plans(both)
+    except AnalysisError as error:
+        return Sample(sample.arms, missing=str(error))
+    return replace(sample, other=other)
 
 
 def failures(group: Sequence[Run]) -> str:

@@ -34,8 +34,10 @@ def load_published(path: Path = PUBLISHED) -> pd.DataFrame:
 
 def printed(published: pd.DataFrame, table: int, setting: str, algo: str, benchmark: str) -> float:
     """One printed number, NaN where the paper prints none; ``algo`` is `<algo>-<algo>` for a printed difference."""
-    where = published[["table", "setting", "algo", "benchmark"]].eq([table, setting, algo, benchmark]).all(axis=1)
-    return float(published.loc[where, "value"].iloc[0]) if where.any() else math.nan
+    rows = published[published["benchmark"] == benchmark]  # leaves few
+    keys = zip(rows["table"], rows["setting"], rows["algo"], strict=True)
+    found = [value for key, value in zip(keys, rows["value"], strict=True) if key == (table, setting, algo)]
+    return float(found[0]) if found else math.nan
 
 
 def names(published: pd.DataFrame, column: str, source: str = "cell", **where: object) -> list[str]:

@@ -6,109 +6,23 @@ for each run. Lengths and shares are natural logarithms, accuracies hundredths. 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from analysis import length_pressure
+from analysis.arms import x_axis
 from analysis.intervals import log_ratio
-from analysis.load import AnalysisError, Runs
+from analysis.load import AnalysisError
+from analysis.windows import MissingError, Run, series, steps_of, validations
 
-Window = tuple[int, int]  # first and last step, both inside
 CLIP_LOW, CLIP_HIGH = (f"actor_rollout_ref.actor.clip_ratio_{side}" for side in ("low", "high"))
-DIVERGENCE = "grad_norm"  # the trainer records it at every step; NaN or infinite means that the run diverged
 LEAST_COUNT = 0.5  # in place of a count of 0 under a logarithm: half of the smallest that could have been seen
 VALIDATIONS = 3  # averaged by C12
-
-
-class MissingError(Exception):
-    """A run lacks what a quantity needs; the message is a phrase that says what."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run as the quantities see it. metrics: its rows of ``Runs.metrics``, indexed by step."""
-
-    name: str
-    arm: str
-    seed: int
-    state: str
-    planned: int
-    windows: Mapping[str, Window]
-    metrics: pd.DataFrame
-    source: Runs
-
-    @cached_property
-    def manifest(self) -> dict[str, Any]:
-        return self.source.manifests[self.name]
-
-    @cached_property
-    def responses(self) -> pd.DataFrame:
-        """The run's recorded responses of all planned steps: step, advantage, log_ratio, tokens, clipped."""
-        return self._recorded("step", "advantage", "log_ratio", "tokens", "clipped")
-
-    @cached_property
-    def grouped_responses(self) -> pd.DataFrame:
-        """The same with what length pressure needs: ``length_pressure.COLUMNS`` and accuracy."""
-        return self._recorded(*length_pressure.COLUMNS, "accuracy")
-
-    def _recorded(self, *columns: str) -> pd.DataFrame:
-        frame = self.source.select(run=self.name).sequences(columns)
-        steps = frame["step"].nunique()
-        if steps < self.planned:
-            raise MissingError(f"responses are recorded at {steps} of {self.planned} steps")
-        return frame
-
-    @property
-    def failed(self) -> bool:
-        """Whether the run failed or diverged: a gradient norm that is no finite number, where any run records it."""
-        trained = self.metrics[self.metrics["response_length"].notna()]
-        recorded = self.source.metrics[DIVERGENCE].notna().any()
-        return self.state == "failed" or bool(recorded and not np.isfinite(trained[DIVERGENCE]).all())
-
-
-def windows(rules: Mapping[str, Any], planned: int) -> dict[str, Window]:
-    """The named windows of a run of ``planned`` steps under one entry of ``rules`` of claims.yaml."""
-    share, at_least = rules["end"]["share"], rules["end"]["at_least"]
-    last = max(at_least, math.ceil(round(share * planned, 9)))
-    end = (planned - last + 1, planned)
-    early = {name: (int(rules[name][0]), int(rules[name][1])) for name in ("start", "growth", "early")}
-    return {**early, "end": end, "final": end, "run": (1, planned)}
-
-
-def steps_of(run: Run, window: str) -> Window:
-    """First and last step of the window, which the run has planned."""
-    first, last = run.windows[window]
-    if last > run.planned or first < 1:
-        raise MissingError(f"the window, steps {first}-{last}, is not within the {run.planned} planned steps")
-    return first, last
-
-
-def series(run: Run, metric: str, window: str) -> pd.Series:
-    """The metric's values at all steps of the window."""
-    first, last = steps_of(run, window)
-    if metric not in run.metrics or run.metrics[metric].isna().all():
-        raise MissingError(f"{metric} is not recorded")
-    values = run.metrics[metric].reindex(range(first, last + 1))
-    if values.isna().any():
-        raise MissingError(f"no {metric} at step {values.index[values.isna()][0]}")
-    return values
-
-
-def validations(run: Run, metric: str, count: int) -> pd.Series:
-    """The last ``count`` validations during training, the last of them within the window ``final``."""
-    values = run.metrics[metric].dropna() if metric in run.metrics else pd.Series(dtype=float)
-    values = values[values.index > 0]
-    if len(values) < count:
-        raise MissingError(f"{metric} is there {len(values)} times, {count} needed")
-    if values.index[-1] < run.windows["final"][0]:
-        raise MissingError(f"no {metric} at the end, the last is at step {values.index[-1]}")
-    return values.iloc[-count:]
+COLLAPSE = math.log(0.9)  # a run's ``length_change`` below it is C4's collapse
 
 
 def clip_counts(run: Run, window: str) -> tuple[float, float]:
@@ -130,6 +44,11 @@ def length_change(run: Run, window: str) -> float:
     """ln of the mean length in the window over that in the window ``start``."""
     now, then = (series(run, "response_length", name).mean() for name in (window, "start"))
     return log_ratio(now, then)
+
+
+def lost(run: Run, window: str) -> float:
+    """1 for a run that failed, diverged or collapsed in length, else 0."""
+    return float(run.failed or not length_change(run, "end") >= COLLAPSE)
 
 
 def growth(run: Run, window: str) -> float:
@@ -211,22 +130,35 @@ def pressure_slope(run: Run, window: str) -> float:
     return _defined(float(stats.linregress(prompts["accuracy"], prompts["value"]).slope))
 
 
-def accuracy_at_equal_tokens(runs: Sequence[Run], window: str) -> list[float]:
-    """Mean accuracy in hundredths of each run over one and the same stretch of tokens spent on training.
+def at_equal(spent: str, metric: str, runs: Sequence[Run], window: str) -> list[float]:
+    """Mean of ``metric`` in each run over one and the same stretch of what was spent on training.
 
-    The stretch is what the window covers in the run that has spent fewer tokens by its end. Each token counts the same:
-    a step's accuracy weighs with the tokens it spends inside the stretch.
+    spent: tokens, or kl: the movement that is the axis of curves. The stretch is what the window covers in the run that
+    has spent less by its end. Each unit counts the same: a step weighs with what it spends inside the stretch.
     """
     first, last = steps_of(runs[0], window)
-    spent = [series(run, "tokens", "run").cumsum() for run in runs]
-    thrifty = min(spent, key=lambda tokens: tokens[last])
+    columns = [spent if spent == "tokens" else x_axis(spent).column(run.metrics) for run in runs]
+    totals = [series(run, name, "run").abs().cumsum() for run, name in zip(runs, columns, strict=True)]
+    thrifty = min(totals, key=lambda total: total[last])
     bounds = (0.0 if first == 1 else thrifty[first - 1], thrifty[last])
+    if not bounds[1] > bounds[0]:
+        raise MissingError(f"{columns[0]} adds up to 0 (with one update a step a policy is where it sampled)")
     result = []
-    for run, tokens in zip(runs, spent, strict=True):
-        inside = tokens.clip(*bounds)
+    for run, total in zip(runs, totals, strict=True):
+        inside = total.clip(*bounds)
         weights = inside.diff().fillna(inside.iloc[0] - bounds[0])
-        result.append(100 * float(np.average(series(run, "accuracy", "run"), weights=weights)))
+        result.append(float(np.average(series(run, metric, "run"), weights=weights)))
     return result
+
+
+def accuracy_at_equal(spent: str, runs: Sequence[Run], window: str) -> list[float]:
+    """Mean training accuracy in hundredths, ``at_equal`` tokens or movement."""
+    return [100 * value for value in at_equal(spent, "accuracy", runs, window)]
+
+
+def length_at_equal(spent: str, runs: Sequence[Run], window: str) -> list[float]:
+    """ln of the mean response length in tokens, ``at_equal`` tokens or movement."""
+    return [math.log(value) for value in at_equal(spent, "response_length", runs, window)]
 
 
 def each(quantity: Callable[[Run, str], float]) -> Callable[[Sequence[Run], str], list[float]]:
@@ -234,14 +166,19 @@ def each(quantity: Callable[[Run, str], float]) -> Callable[[Sequence[Run], str]
     return lambda runs, window: [quantity(run, window) for run in runs]
 
 
+COUNTS_FAILURES = ("lost",)  # a failed run has a value; of all others it caps the verdict
 QUANTITIES: dict[str, Callable[[Sequence[Run], str], list[float]]] = {
     "length": each(length),
     "length_change": each(length_change),
+    "lost": each(lost),
     "growth": each(growth),
     "validation_length": each(validation_length),
     "validation_accuracy": each(validation_accuracy),
     "accuracy": each(accuracy),
-    "accuracy_at_equal_tokens": accuracy_at_equal_tokens,
+    "accuracy_at_equal_tokens": partial(accuracy_at_equal, "tokens"),
+    "accuracy_at_equal_movement": partial(accuracy_at_equal, "kl"),
+    "length_at_equal_tokens": partial(length_at_equal, "tokens"),
+    "length_at_equal_movement": partial(length_at_equal, "kl"),
     "clipped_tokens": each(clipped_tokens),
     "clipped_negatives": each(clipped_negatives),
     "clip_higher": each(clip_higher),

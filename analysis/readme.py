@@ -8,7 +8,8 @@ from pathlib import Path
 
 from analysis.claims import Claim, Claims, load_claims, three_digits
 from analysis.figures import MIN_T_RUNS, save, three_panels
-from analysis.load import AnalysisError, Runs, load_runs, require_matched
+from analysis.load import AnalysisError, Runs, load_runs
+from analysis.matched import require_matched
 from analysis.numbers import Report, build_report
 from analysis.report import REPORTS
 from analysis.sections import arms_table, contrast_tables

@@ -12,7 +12,9 @@ from analysis.arms import require_view, x_axis
 from analysis.audit import audit
 from analysis.claims import load_claims
 from analysis.figures import FIGURES, draw_figure, missing, save
-from analysis.load import AnalysisError, Runs, require_matched, require_metric
+from analysis.load import AnalysisError, Runs, require_metric
+from analysis.matched import require_matched
+from analysis.movement import with_movement
 from analysis.numbers import build_report
 from analysis.page import Content, Drawn, own_tables, render_page
 from analysis.paper_tables import benchmark_table, paper_table
@@ -132,11 +134,12 @@ def _figures(
     """
     require_view(view.smooth, view.x, view.paper_axes)
     runs = runs.trained()
-    experiments = {str(name): runs.select(experiment=name) for name in runs.runs["experiment"].unique()}
+    parts = {str(name): runs.select(experiment=name) for name in runs.runs["experiment"].unique()}
+    experiments = {name: with_movement(part) if view.x == "kl" else part for name, part in parts.items()}
     for part in experiments.values():
         require_matched(part, view.varies)
         if view.x != "step":
-            require_metric(part.metrics, x_axis(view.x).metric)
+            require_metric(part.metrics, x_axis(view.x).column(part.metrics))
     wanted = [name for name in FIGURES if name in names]
     for experiment, part in experiments.items():
         for name in wanted:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from analysis.certificate import FAIR
 from analysis.claims import three_digits
-from analysis.figures import MIN_T_RUNS
+from analysis.fair import FAIR
+from analysis.figures import MIN_T_RUNS, X_AXES
 from analysis.numbers import ARM_COLUMNS, Report
 from analysis.tables import Entry, Table
 
@@ -22,6 +22,7 @@ def claims_table(report: Report, experiment: str) -> Table:
         n = f"{result['n']}" if result["n"] else ""
         window = "" if result["first_step"] is None else f"{result['first_step']}-{result['last_step']}"
         fair = ("token" if TOKEN_MATCHED in result["row"] else "config") if len(result["arms"]) == 2 else ""
+        fair = "config, not data" if result["against"] else fair
         rows.append(
             (
                 name,
@@ -34,7 +35,7 @@ def claims_table(report: Report, experiment: str) -> Table:
                 result["reason"],
             )
         )
-    percent = 100 * report["level"]
+    percent, shown = 100 * report["level"], {row[6].split(",")[0] for row in rows}
     return Table(
         f"claims_{experiment}",
         f"Claims of the paper, decided on {experiment}",
@@ -44,7 +45,7 @@ def claims_table(report: Report, experiment: str) -> Table:
             f"In brackets: {percent:g} % Student-t interval over runs paired by seed; for the primary claims "
             f"({', '.join(_primaries(report))}) at the level of Holm's correction. x: a ratio; points: hundredths.",
             "The rules were written before the runs: results/paper/claims.yaml.",
-            *(f"{name}: {text}." for name, text in FAIR.items() if name.split("-")[0] in {row[6] for row in rows}),
+            *(f"{name}: {text}." for name, text in FAIR.items() if name.split("-")[0] in shown),
         ),
     )
 
@@ -67,8 +68,10 @@ def arms_table(report: Report, experiment: str) -> Table:
 
 
 def contrast_tables(report: Report, experiment: str) -> list[Table]:
-    """The 2 x 2, the attribution of the length difference, and the forks, where the experiment has them."""
+    """The notions of fair, the 2 x 2, the attribution of the length difference and the forks, where it has them."""
     content, tables = report["experiments"][experiment], []
+    if content.get("fair"):
+        tables.append(_fair_table(content, experiment))
     if "factorial" in content:
         rows = [
             (r["quantity"], r["contrast"], _entry(r, _effect(r)), str(r["n"]), r["reason"])
@@ -93,6 +96,35 @@ def contrast_tables(report: Report, experiment: str) -> list[Table]:
         title = f"One update of each loss from one checkpoint and batch: {experiment}"
         tables.append(Table(f"fork_{experiment}", title, ("loss", "change", "parents"), tuple(rows), notes))
     return tables
+
+
+def _fair_table(content: Report, experiment: str) -> Table:
+    """A row per pair of arms and outcome, a column per notion that was compared, and what tuning would need."""
+    by_row: dict[tuple[str, str], dict[str, Report]] = {}
+    for record in content["fair"]:
+        by_row.setdefault((record["contrast"], record["quantity"]), {})[record["notion"]] = record
+    notions = list(next(iter(by_row.values())))
+    rows = [(*key, *(_entry(of[name], _effect(of[name], n=True)) for name in notions)) for key, of in by_row.items()]
+    tuning = content["tuning"]
+    needed = (
+        f" It would need {', '.join(tuning['arms'])} at the learning rates "
+        f"{', '.join(f'{rate:g}' for rate in tuning['grid'])}, on other seeds than "
+        f"{', '.join(map(str, tuning['compared_seeds']))}."
+        if tuning
+        else ""
+    )
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
+    for record in (record for record in content["fair"] if record["reason"]):
+        reasons.setdefault((record["notion"], record["reason"]), {})[record["contrast"]] = None
+    notes = (
+        "Of lengths, the ratio at the end; of accuracies, the difference over the run. At equal tokens or movement the "
+        "steps compared are those of the run that has spent less.",
+        *(f"{name}: {text}." + needed * (name == "tuned") for name, text in FAIR.items()),
+        X_AXES["kl"].note,
+        *(f"{notion}, {', '.join(pairs)}: {reason}." for (notion, reason), pairs in reasons.items()),
+    )
+    title = f"Contrasts on {experiment} by notion of fair (pairs of runs)"
+    return Table(f"fair_{experiment}", title, ("arms", "quantity", *notions), tuple(rows), notes, labels=2)
 
 
 def certificate_table(report: Report, experiment: str) -> Table:
@@ -145,8 +177,8 @@ def _entry(record: dict[str, Any], text: str, **kwargs: Any) -> Entry:
     return Entry(text, **{name: float("nan") if value is None else value for name, value in numbers.items()}, **kwargs)
 
 
-def _effect(record: dict[str, Any]) -> str:
-    """Estimate and interval in the record's unit; without an interval the estimate alone."""
+def _effect(record: dict[str, Any], n: bool = False) -> str:
+    """Estimate and interval in the record's unit; without an interval the estimate alone; ``n``: and how many."""
     if record["estimate"] is None or not record["n"]:
         return "not tested"
     signed = record["unit"] != "ratio"
@@ -154,7 +186,8 @@ def _effect(record: dict[str, Any]) -> str:
         "" if value is None else f"{value:+.2f}" if signed else three_digits(value)
         for value in (record["estimate"], record["low"], record["high"])
     )
-    return estimate + UNITS[record["unit"]] + (f" [{low}, {high}]" if record["n"] >= MIN_T_RUNS else "")
+    interval = f" [{low}, {high}]" if record["n"] >= MIN_T_RUNS else ""
+    return estimate + UNITS[record["unit"]] + interval + f" ({record['n']})" * n
 
 
 def _cell(cell: Report) -> Entry:

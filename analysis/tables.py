@@ -9,24 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.latex import to_latex
 from analysis.load import AnalysisError
 
-LONGEST = 40  # characters of an entry that LaTeX sets in one line; a column with a longer one is set as paragraphs
 NUMBERS = ("mean", "low", "high", "n", "se")  # of an Entry, its columns in the CSV
 
 _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*|<~"})
-_LATEX = str.maketrans(
-    {character: f"\\{character}" for character in "&%$#_{}"}
-    | {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -107,36 +95,6 @@ def to_markdown(table: Table) -> str:
     return f"**{_markdown(table.title)}**\n\n" + "\n".join(lines) + "\n" + (f"\n{notes}\n" if notes else "")
 
 
-def to_latex(table: Table) -> str:
-    """A floating table; needs ``\\usepackage{booktabs}`` and T1 fonts. A little space where the first label changes."""
-    heads = " & ".join(map(_latex, table.columns))
-    lines = [
-        r"\begin{table}[htbp]",
-        r"\centering",
-        rf"\caption{{{_latex(table.title)}}}",
-        rf"\label{{tab:{table.name}}}",
-        rf"\begin{{tabular}}{{{_alignment(table)}}}",
-        r"\toprule",
-        rf"{heads} \\",
-        r"\midrule",
-    ]
-    above = None
-    for row in table.entries:
-        if above not in (None, row[0].text):
-            lines.append(r"\addlinespace")
-        above = row[0].text
-        cells = [rf"\textbf{{{_latex(e.text)}}}" if e.bold and e.text else _latex(e.text) for e in row]
-        # After \\ a bracket or a star would be read as its argument.
-        start = "{}" if cells[0].startswith(("[", "*")) else ""
-        lines.append(rf"{start}{' & '.join(cells)} \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    if table.notes:
-        lines += [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
-        lines += [rf"{_latex(note)}\par" for note in table.notes]
-        lines.append(r"\end{minipage}")
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
-
-
 def to_html(table: Table) -> str:
     """A ``<figure>`` with the table and its notes, without a style: column and row heads are ``<th scope>``."""
     heads = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in table.columns)
@@ -176,13 +134,6 @@ def save(table: Table, folder: Path) -> list[Path]:
     return paths
 
 
-def _alignment(table: Table) -> str:
-    """LaTeX's column types: labels left, others right, long texts as paragraphs."""
-    longest = [max((len(row[at].text) for row in table.entries), default=0) for at in range(len(table.columns))]
-    usual = "l" * table.labels + "r" * (len(table.columns) - table.labels)
-    return "".join(r"p{0.2\linewidth}" if n > LONGEST else kind for n, kind in zip(longest, usual, strict=True))
-
-
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -190,8 +141,3 @@ def _row(cells: Iterable[str]) -> str:
 def _markdown(text: str) -> str:
     escaped = " ".join(text.split()).translate(_MARKDOWN).replace("](", "]\\(")
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", escaped)  # between letters it is text already
-
-
-def _latex(text: str) -> str:
-    escaped = " ".join(text.split()).translate(_LATEX)
-    return re.sub(r"(?<![\w)-])-(?=\d)", "$-$", escaped)

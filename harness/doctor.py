@@ -27,11 +27,12 @@ def checks() -> dict[str, Check]:
     from harness.doctor_cluster import cluster
     from harness.doctor_machine import disk, gpus, host
     from harness.doctor_model import architecture, tokenizer, weights
-    from harness.doctor_run import data, grader, settings, tracking
+    from harness.doctor_run import data, grader, lengths, settings, tracking
 
     return {
         "versions": versions,
         "settings": settings,
+        "lengths": lengths,
         "gpus": gpus,
         "engines": engines,
         "machine": host,
@@ -47,7 +48,7 @@ def checks() -> dict[str, Check]:
 
 
 def composed(overrides: Sequence[str]) -> Flat:
-    """The flat configuration; raises ``ConfigError`` with the first line of what Hydra says."""
+    """The flat configuration; raises ``ConfigError`` with what Hydra says, the options that there are included."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -56,7 +57,8 @@ def composed(overrides: Sequence[str]) -> Flat:
     try:
         return flatten(compose(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(str(error).splitlines()[0]) from None
+        said, _, _ = str(error).partition("Config search path")
+        raise ConfigError(" ".join(said.split())) from None
 
 
 def diagnose(overrides: Sequence[str]) -> Iterator[tuple[str, Finding]]:

@@ -19,7 +19,7 @@ QUEUE = "TransferQueueController"  # TransferQueue's named actor, in one fixed n
 RANK_CPUS = 3  # that verl has Ray reserve for each rank (max_colocate_count), for those of a node in one piece
 CONNECT_SECONDS = 90
 # One try of a few seconds: Ray's own patience with an address where nothing listens is a quarter of an hour.
-HASTE = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
+HASTE = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": "5"}
 CONNECT = """
 import sys, ray
 try:
@@ -67,7 +67,7 @@ def unreachable(address: str) -> str | None:
     except subprocess.TimeoutExpired:
         return f"no answer within {CONNECT_SECONDS} s"
     lines = done.stdout.strip().splitlines()
-    return (lines[-1] if lines else f"status {done.returncode}") if done.returncode else None
+    return (lines[-1] if lines else f"Ray ended with status {done.returncode}") if done.returncode else None
 
 
 def cpus_held(flat: Flat) -> tuple[int, int]:
@@ -79,9 +79,16 @@ def cpus_held(flat: Flat) -> tuple[int, int]:
     return node, node * flat["trainer.nnodes"] + 1 + flat[UNITS]  # its controller and its units take one each
 
 
+def cpus_counted() -> int:
+    """The CPUs that Ray counts on this machine unless told otherwise; a container's limit is among what it looks at."""
+    from ray._private.utils import get_num_cpus
+
+    return int(get_num_cpus(override_docker_cpu_warning=True))
+
+
 def own_findings(flat: Flat) -> Iterator[Finding]:
     """Whether a Ray that the run starts by itself, with equal nodes, will count enough CPUs."""
-    nodes, counted = flat["trainer.nnodes"], flat.get(CPUS) or os.cpu_count() or 1
+    nodes, counted = flat["trainer.nnodes"], flat.get(CPUS) or cpus_counted()
     on_node, in_all = cpus_held(flat)
     needed = max(on_node, -(-in_all // nodes))
     if counted < needed:
@@ -137,7 +144,7 @@ def _faults(node: Node, root: Path) -> Iterator[tuple[str, str]]:
     if node.problem:
         yield f"harness does not import ({node.problem})", f"the same checkout there, at {ROOT}"
     if node.others:
-        yield f"has {', '.join(node.others)}", "`make setup` there, or the same environment for every node"
+        yield f"has {', '.join(node.others)}", "`make -B setup` there, or one environment that all nodes mount"
     if not (node.read and node.wrote):
         yield f"does not share {root} with this machine", "harness.root=FOLDER, on a file system that all nodes mount"
     elif node.lacks:

@@ -19,6 +19,7 @@ FREE_SHARE = 0.9  # of a GPU; less means that somebody else computes there
 ROW_BYTES = 100  # of one response's row on disk, about twice what the reference runs take
 STEP_BYTES = 20_000  # of one step's metrics and log, likewise
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+DRIVER = Path("/dev/nvidiactl")
 
 
 def gpus(flat: Flat) -> Iterator[Finding]:
@@ -39,11 +40,13 @@ def gpus(flat: Flat) -> Iterator[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        cpu_build = torch.version.cuda is None
-        yield failure(
-            f"torch {torch.__version__} sees no GPU" + (": a build for CPU" if cpu_build else ""),
-            f"{GPU_SETUP if cpu_build else 'see whether nvidia-smi lists it'}, or cluster=cpu",
-        )
+        if not (DRIVER.exists() or shutil.which("nvidia-smi")):
+            found, remedy = "this machine has no NVIDIA driver", "a machine with GPUs; tiny and smollm2 need none"
+        elif torch.version.cuda is None:
+            found, remedy = f"torch {torch.__version__} is a build for CPU", GPU_SETUP
+        else:
+            found, remedy = f"torch {torch.__version__} sees no GPU", "see `nvidia-smi` and CUDA_VISIBLE_DEVICES"
+        yield failure(found, remedy)
         return
     seen = torch.cuda.device_count()
     if seen < wanted:
@@ -63,11 +66,17 @@ def _gpu_memory(flat: Flat, memory: list[tuple[int, int]]) -> Iterator[Finding]:
     for number, (free, total) in enumerate(memory):
         found = f"GPU {number}: {amount(free)} of {amount(total)} free"
         if free < share * total:
-            yield failure(f"{found}, rollout.gpu_memory_utilization={share:g} wants more", "end what computes there")
+            yield failure(
+                f"{found}, vLLM wants {amount(share * total)} (rollout.gpu_memory_utilization={share:g})",
+                "end what else computes there (`nvidia-smi` lists it)",
+            )
         elif free < FREE_SHARE * total:
-            yield warning(found, "see in nvidia-smi what else computes there")
+            yield warning(found, "see in `nvidia-smi` what else computes there")
         elif needed and needed > total:
-            yield warning(f"{found}, an update takes an estimated {amount(needed)}", "see python -m harness.estimate")
+            yield warning(
+                f"{found}, an update takes an estimated {amount(needed)}",
+                "`python -m harness.estimate` with the same settings lists what takes it",
+            )
         else:
             continue
         quiet = False
@@ -93,16 +102,17 @@ def host(flat: Flat) -> Iterator[Finding]:
         yield warning(f"{cores} cores for {ranks} ranks", "more cores, or a smaller trainer.n_gpus_per_node")
     needed, total = flat["harness.memory_gb"] * GB, memory_limit()
     available = min(psutil.virtual_memory().available, total)
-    found = f"{cores} cores, {amount(available)} of {amount(total)} memory available"
+    takes = f"a run takes {amount(needed)} (harness.memory_gb)"
+    found = f"{cores} cores, {amount(available)} of {amount(total)} memory available, {takes}"
     if total < needed:
         # on a cluster this machine need not be one of its nodes
         yield (failure if local(flat) else warning)(
-            f"{found}, harness.memory_gb={flat['harness.memory_gb']:g}", "a larger machine, or a smaller model or batch"
+            found, "a machine with more memory, or a smaller policy= or data.train_batch_size"
         )
     elif available < needed:
-        yield warning(f"{found}, harness.memory_gb={flat['harness.memory_gb']:g}", "end what else uses memory here")
+        yield warning(found, "end what else uses memory here")
     else:
-        yield ok(f"{found}, a run takes {amount(needed)}")
+        yield ok(found)
 
 
 def memory_limit() -> int:
@@ -117,17 +127,25 @@ def disk(flat: Flat) -> Iterator[Finding]:
     root = ROOT / flat["harness.root"]
     there = next(folder for folder in (root, *root.parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        yield failure(f"{there} is not a folder to write in", "another harness.root")
+        yield failure(f"{there} is not a folder to write in", "harness.root=FOLDER, another one")
         return
     one, number = checkpoint_bytes(flat), kept_checkpoints(flat)
     free = shutil.disk_usage(there).free
     if one is None:
-        yield warning(f"{amount(free)} free at {root}; a checkpoint's size is not known without the model", "see model")
+        yield warning(
+            f"{amount(free)} free at {root}; what a checkpoint takes is not known without the model's folder",
+            "this check again once `weights` is ok",
+        )
         return
     needed = one * number + record_bytes(flat)
     found = f"{amount(free)} free at {root}; a run takes {amount(needed)}, {number} checkpoints of {amount(one)}"
     if free < needed:
-        yield failure(found, "another harness.root, fewer trainer.max_actor_ckpt_to_keep, or trainer.save_freq=-1")
+        fewer = "trainer.max_actor_ckpt_to_keep=2, " if number > 2 else ""
+        yield failure(
+            found,
+            f"harness.root=FOLDER on a larger disk, {fewer}or trainer.save_freq=-1 (then nothing can be evaluated or "
+            "continued)",
+        )
     else:
         yield ok(found)
 

@@ -1,19 +1,21 @@
-"""Checks of the model's folder: all its weights, an architecture that transformers has, a tokenizer that can chat."""
+"""Checks of the model's folder: all its weights, the architecture that was asked for, a tokenizer that can chat."""
 
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from harness import checks
 from harness.config import ConfigError, asset_path
-from harness.doctor_finding import Finding, Flat, describe, failure, ok
+from harness.doctor_finding import Finding, Flat, describe, failure, ok, warning
 
 MODEL = "actor_rollout_ref.model"
+SHAPE = "harness.shape."
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-DOWNLOAD = "hf download once more: it fetches what is missing"
+DOWNLOAD = "`.venv/bin/hf download MODEL --local-dir` that folder once more: it fetches what is missing"
 EXCHANGE = [{"role": "user", "content": "1 + 1"}]
 
 
@@ -33,13 +35,13 @@ def weights(flat: Flat) -> Iterator[Finding]:
 
 
 def architecture(flat: Flat) -> Iterator[Finding]:
-    """The class that config.json names is one of transformers', or comes with the folder and is trusted."""
-    folder = model_folder(flat)
-    if folder is None or not (folder / "config.json").is_file():
+    """The class that config.json names is one of transformers', or comes with the folder and is trusted, and its sizes
+    are those of the policy."""
+    folder, content = model_folder(flat), model_config(flat)
+    if folder is None or content is None:
         return  # `weights` says so
     import transformers
 
-    content = json.loads((folder / "config.json").read_text())
     names = content.get("architectures") or []
     own_code = bool(content.get("auto_map")) and flat[f"{MODEL}.trust_remote_code"]
     unknown = [name for name in names if name not in dir(transformers)]
@@ -48,10 +50,16 @@ def architecture(flat: Flat) -> Iterator[Finding]:
     elif unknown and not own_code:
         yield failure(
             f"{folder / 'config.json'} names {', '.join(unknown)}, which transformers {transformers.__version__} lacks",
-            "a model that it has" + (f", or {MODEL}.trust_remote_code=true" if content.get("auto_map") else ""),
+            "another model, or a newer transformers in pyproject.toml"
+            + (f", or {MODEL}.trust_remote_code=true" if content.get("auto_map") else ""),
         )
     elif "vision_config" in content and not (folder / "preprocessor_config.json").is_file():
         yield failure(f"{folder} has no preprocessor_config.json for its images", DOWNLOAD)
+    elif differing := other_sizes(flat, content):
+        yield warning(
+            f"{folder} is another model than the policy names: {', '.join(differing)}",
+            f"another {MODEL}.path, or the policy= that goes with this one",
+        )
     else:
         yield ok(", ".join(names))
 
@@ -72,12 +80,12 @@ def tokenizer(flat: Flat) -> Iterator[Finding]:
     if not template:
         yield failure(
             f"the tokenizer of {folder} has no chat template",
-            f"chat_template.jinja in that folder, or {MODEL}.custom_chat_template",
+            f"an instruct model's chat_template.jinja in that folder, or {MODEL}.custom_chat_template='...'",
         )
         return
     text = loaded.apply_chat_template(EXCHANGE, chat_template=template, add_generation_prompt=True, tokenize=False)
     if EXCHANGE[0]["content"] not in text:
-        yield failure(f"the chat template of {folder} leaves the question out", f"{MODEL}.custom_chat_template")
+        yield failure(f"the chat template of {folder} leaves the question out", f"another {MODEL}.custom_chat_template")
     else:
         yield ok(f"{len(loaded):,} tokens, with a chat template")
 
@@ -90,6 +98,20 @@ def model_folder(flat: Flat) -> Path | None:
         return None
     folder = Path(path).expanduser()
     return folder if folder.is_dir() else None
+
+
+def model_config(flat: Flat) -> dict[str, Any] | None:
+    """The content of the folder's config.json, None where there is none."""
+    folder = model_folder(flat)
+    file = folder / "config.json" if folder else None
+    return json.loads(file.read_text()) if file and file.is_file() else None
+
+
+def other_sizes(flat: Flat, content: dict[str, Any]) -> list[str]:
+    """What config.json has otherwise than ``harness.shape`` of the policy; parts (vision tower) are left out."""
+    there = {**content.get("text_config", {}), **content}
+    wanted = {key.removeprefix(SHAPE): value for key, value in flat.items() if key.startswith(SHAPE)}
+    return [f"{name} {there[name]}, not {size}" for name, size in wanted.items() if there.get(name, size) != size]
 
 
 def missing_shards(folder: Path) -> list[str]:

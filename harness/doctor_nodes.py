@@ -4,6 +4,7 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,38 +43,38 @@ Ask = Callable[[str, Probe, tuple], Any]
 
 
 def survey(flat: Flat, nodes: Sequence[tuple[str, str, float, float]], ask: Ask) -> list[Node]:
-    """Ask every node; a file with a token goes to and fro through ``harness.root`` and is deleted.
+    """Ask all nodes at once; a file with a token goes to and fro through ``harness.root`` and is deleted.
 
     nodes: (id, name, GPUs, CPUs); ask: runs a probe with its arguments on the node of an id, raises what went wrong.
     """
     root, token = ROOT / flat["harness.root"], uuid.uuid4().hex
-    packages = training_packages()
-    root.mkdir(parents=True, exist_ok=True)
+    packages, paths = training_packages(), _paths(flat)
     ours = root / f".doctor-{token}"
-    said = []
+
+    def one(number: int) -> Node:
+        identity, name, gpus, cpus = nodes[number]
+        theirs = root / f"{ours.name}-{number}"
+        try:
+            answer = ask(identity, make_probe(), (str(ours), str(theirs), token, paths, packages))
+        except Exception as error:  # noqa: BLE001  (a node that cannot be asked is a finding)
+            return Node(name, gpus, cpus, error=describe(error))
+        return Node(
+            *(name, gpus, cpus),
+            problem=answer["problem"],
+            others=tuple(_others(answer["versions"], gpus)),
+            read=answer["read"],
+            wrote=theirs.is_file() and theirs.read_text() == token,
+            lacks=tuple(answer["lacks"]),
+        )
+
+    root.mkdir(parents=True, exist_ok=True)
     try:
         ours.write_text(token)
-        for number, (identity, name, gpus, cpus) in enumerate(nodes):
-            theirs = root / f".doctor-{token}-{number}"
-            try:
-                answer = ask(identity, make_probe(), (str(ours), str(theirs), token, _paths(flat), packages))
-            except Exception as error:  # noqa: BLE001  (a node that cannot be asked is a finding)
-                said.append(Node(name, gpus, cpus, error=describe(error)))
-                continue
-            said.append(
-                Node(
-                    *(name, gpus, cpus),
-                    problem=answer["problem"],
-                    others=tuple(_others(answer["versions"], gpus)),
-                    read=answer["read"],
-                    wrote=theirs.is_file() and theirs.read_text() == token,
-                    lacks=tuple(answer["lacks"]),
-                )
-            )
+        with ThreadPoolExecutor(max(1, len(nodes))) as threads:
+            return list(threads.map(one, range(len(nodes))))
     finally:
-        for file in root.glob(f".doctor-{token}*"):
+        for file in root.glob(f"{ours.name}*"):
             file.unlink(missing_ok=True)
-    return said
 
 
 def make_probe() -> Probe:

@@ -16,9 +16,11 @@ from harness.doctor_finding import Finding, Flat, failure, ok, warning
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 IMPORT_SECONDS = 300
-SETUP = "make setup"
-GPU_SETUP = "pip install -e '.[gpu]'"
-MEGATRON_SETUP = "install Megatron-Core and Megatron-Bridge as verl's documentation says"
+SETUP = "`make -B setup` (without -B make sees nothing to do)"
+GPU_SETUP = "`.venv/bin/pip install -e '.[gpu]'`, which brings vLLM and a CUDA build of torch"
+MEGATRON_SETUP = (
+    "Megatron-Core and Megatron-Bridge, which https://verl.readthedocs.io/en/latest/start/install.html installs"
+)
 
 
 def versions(flat: Flat) -> Iterator[Finding]:
@@ -28,7 +30,11 @@ def versions(flat: Flat) -> Iterator[Finding]:
     wrong = []
     pin = project["requires-python"]
     if python not in SpecifierSet(pin):
-        wrong.append(failure(f"Python {python}, pinned to {pin}", "make clean setup PYTHON=python3.12"))
+        wrong.append(
+            failure(
+                f"Python {python}, pinned to {pin}", f"`rm -r .venv`, then `make setup PYTHON=...` with a Python {pin}"
+            )
+        )
     groups = {warning: project["dependencies"], failure: project["optional-dependencies"]["train"]}
     for other, lines in groups.items():
         for line in lines:

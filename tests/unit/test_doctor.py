@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,18 +13,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.numpy import save_file
 
-from harness import checks, doctor, doctor_cluster, doctor_machine, doctor_software
+from harness import checks, doctor, doctor_cluster, doctor_machine, doctor_nodes, doctor_software
 from harness.assets import ROOT
 from harness.config import ConfigError, asset_path
-from harness.doctor_cluster import Node, job_findings, make_probe, node_findings, survey
+from harness.doctor_cluster import job_findings, node_findings
 from harness.doctor_finding import Finding, failure, findings, ok
 from harness.doctor_machine import checkpoint_bytes, disk, gpus, host, kept_checkpoints
 from harness.doctor_model import architecture, parameters, tokenizer, weights
-from harness.doctor_run import RULES, data, grader, settings, tracking
+from harness.doctor_nodes import Node, make_probe, survey
+from harness.doctor_run import RULES, data, grader, lengths, settings, tracking
 from harness.doctor_software import engines, versions
 
 MODEL = "actor_rollout_ref.model.path"
@@ -83,7 +87,9 @@ def test_a_configuration_that_cannot_be_composed_is_a_line_and_not_a_traceback(
     assert doctor.main(["experiment=nonsense"]) == 1
     out = capsys.readouterr().out
     assert "failure settings" in out
-    assert "nonsense" in out
+    assert "Could not find 'experiment/nonsense' Available options" in " ".join(out.split())
+    assert "text_dense_1gpu" in out
+    assert "search path" not in out
     assert "versions" in out  # what needs no configuration is still checked
 
 
@@ -92,7 +98,7 @@ def test_a_missing_package_is_a_line_too() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "hydra" in done.stdout
-    assert "make setup" in done.stdout
+    assert "make -B setup" in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -180,10 +186,17 @@ def pretend_gpus(monkeypatch: pytest.MonkeyPatch, *free: float, total: float = 8
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (int(free[number]), int(total)))
 
 
-def test_gpus_are_asked_for_on_cuda_only(tiny: Flat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_asked_for_on_cuda_only(tiny: Flat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_gpus(monkeypatch)
     only(gpus(tiny), "ok")
-    assert "cluster=cpu" in only(gpus(cuda(tiny)), "failure", "sees no GPU").remedy
+    monkeypatch.setattr(doctor_machine, "DRIVER", tmp_path / "none")
+    monkeypatch.setenv("PATH", "")
+    assert "smollm2" in only(gpus(cuda(tiny)), "failure", "no NVIDIA driver").remedy
+    monkeypatch.setattr(doctor_machine, "DRIVER", tmp_path)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert ".[gpu]" in only(gpus(cuda(tiny)), "failure", "a build for CPU").remedy
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert "CUDA_VISIBLE_DEVICES" in only(gpus(cuda(tiny)), "failure", "sees no GPU").remedy
 
 
 def test_gpus_are_counted_and_must_be_free(tiny: Flat, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,8 +259,10 @@ def test_a_disk_too_small_for_the_checkpoints(tiny: Flat, tmp_path: Path, monkey
         monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=free))
 
     usage(2 * 12 * TINY_PARAMETERS - 1)
-    assert "harness.root" in only(disk(tiny), "failure", "2 checkpoints").remedy
-    assert asked == [tmp_path]  # the folder that is there: the run's own is not yet
+    assert "max_actor_ckpt_to_keep" not in only(disk(tiny), "failure", "2 checkpoints").remedy  # none fewer are kept
+    keep = tiny | {"trainer.max_actor_ckpt_to_keep": None}
+    assert "max_actor_ckpt_to_keep=2" in only(disk(keep), "failure", "3 checkpoints").remedy
+    assert asked == [tmp_path] * 2  # the folder that is there: the run's own is not yet
     usage(1e9)
     only(disk(tiny), "ok")
 
@@ -311,6 +326,19 @@ def test_an_architecture_that_transformers_lacks(copied: tuple[Flat, Path]) -> N
     only(architecture(flat), "failure", "no architecture")
 
 
+def test_a_model_of_other_sizes_than_the_policy_s(copied: tuple[Flat, Path]) -> None:
+    flat, folder = copied
+    sizes = {"harness.shape.hidden_size": 64, "harness.shape.num_hidden_layers": 28}
+    found = only(architecture(flat | sizes), "warning", "num_hidden_layers 2, not 28")
+    assert "hidden_size" not in found.found
+    assert "policy=" in found.remedy
+    content = json.loads((folder / "config.json").read_text())
+    nested = {"architectures": content.pop("architectures"), "text_config": content}
+    (folder / "config.json").write_text(json.dumps(nested))
+    only(architecture(flat | sizes), "warning", "num_hidden_layers 2, not 28")
+    only(architecture(flat | {"harness.shape.hidden_size": 64, "harness.shape.vision_config.depth": 32}), "ok")
+
+
 def test_a_tokenizer_without_a_chat_template(copied: tuple[Flat, Path]) -> None:
     flat, folder = copied
     only(tokenizer(flat), "ok", "chat template")
@@ -340,6 +368,38 @@ def test_each_broken_rule_is_a_line(tiny: Flat) -> None:
     found = list(settings(broken))
     assert levels(found) == ["failure"] * 3
     assert all(word in finding.found for word, finding in zip(("grad_clip", "divide", "nowhere"), found, strict=True))
+
+
+def test_the_longest_response_fits_everywhere(tiny: Flat, flat: Callable[..., Flat]) -> None:
+    only(lengths(tiny), "ok", "86 tokens, of 128 positions")
+    only(lengths(tiny | {"data.max_response_length": 113}), "failure", "129 tokens", "128 positions")
+    only(lengths(tiny | {f"{ROLLOUT}.max_model_len": 129}), "failure", "max_model_len=129", "128 positions")
+    assert "max_model_len=86" in only(lengths(tiny | {f"{ROLLOUT}.max_model_len": 85}), "failure").remedy
+    only(lengths(tiny | {MODEL: "Qwen/Nowhere"}), "ok", "86 tokens")  # `weights` says that there is none
+    for name, ranks in (("text_dense", 4), ("text_moe", 2)):
+        preset = flat(f"experiment={name}")
+        only(lengths(preset), "ok", "34,816 tokens")
+        size = preset[f"{ACTOR}.ppo_max_token_len_per_gpu"]
+        longer = preset | {f"{ROLLOUT}.max_model_len": 40_000, "data.max_response_length": 34_000}
+        found = list(lengths(longer))
+        assert levels(found) == ["failure"] * 2  # the update and the log-probabilities
+        assert f"per_gpu={size:,} on each of the {ranks} GPUs" in found[0].found
+        assert f"ppo_max_token_len_per_gpu={36_048 // ranks}" in found[0].remedy
+        small = preset | {"harness.shape.max_position_embeddings": 32_768}
+        only(lengths(small), "failure", "34816; the model has 32,768 positions")
+
+
+def test_images_need_a_model_that_sees_them(copied: tuple[Flat, Path], tmp_path: Path) -> None:
+    flat, folder = copied
+    table = pq.read_table(asset_path("data.val_files", flat["data.val_files"], flat["harness.asset_seed"]))
+    images = pa.array([[{"bytes": b"", "path": ""}]] * len(table))
+    pq.write_table(table.append_column("images", images), tmp_path / "images.parquet")
+    flat |= {"data.val_files": str(tmp_path / "images.parquet")}
+    assert levels(data(flat)) == ["ok", "failure"]
+    assert "policy=" in list(data(flat))[1].remedy
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"vision_config": {}}))
+    assert levels(data(flat)) == ["ok", "ok"]
 
 
 def test_each_data_file_is_a_line(tiny: Flat, tmp_path: Path) -> None:
@@ -387,18 +447,22 @@ def test_wandb_online_needs_a_login(tiny: Flat, tmp_path: Path, monkeypatch: pyt
 
 # -- cluster ---------------------------------------------------------------------------------------------------------
 
-TWO = {ADDRESS: "auto", "trainer.nnodes": 2, "trainer.n_gpus_per_node": 8}
-NODES = [("id-a", "10.0.0.1", 8.0), ("id-b", "10.0.0.2", 8.0)]
+TWO = {ADDRESS: "10.0.0.1:6379", "trainer.nnodes": 2, "trainer.n_gpus_per_node": 8}
+NODES = [("id-a", "10.0.0.1", 8.0, 96.0), ("id-b", "10.0.0.2", 8.0, 96.0)]
 
 
 def here(_: str, probe: Callable[..., Any], arguments: tuple) -> Any:
     return probe(*arguments)
 
 
+def good(name: str, gpus: float, cpus: float) -> Node:
+    return Node(name, gpus, cpus, read=True, wrote=True)
+
+
 def test_nodes_that_share_everything(tiny: Flat, tmp_path: Path) -> None:
     nodes = survey(tiny | TWO, NODES, here)
-    assert nodes == [Node(name, 8.0, read=True, wrote=True) for _, name, _ in NODES]
-    only(node_findings(nodes, tiny | TWO), "ok", "2 nodes, 16 GPUs")
+    assert nodes == [good(name, 8.0, 96.0) for _, name, _, _ in NODES]
+    only(node_findings(nodes, tiny | TWO), "ok", "2 nodes, 16 GPUs, 192 CPUs")
     assert list((tmp_path / "runs").iterdir()) == []  # nothing is left behind
 
 
@@ -406,32 +470,80 @@ def test_nodes_that_fail_are_named_with_what_they_lack(copied: tuple[Flat, Path]
     flat = copied[0] | TWO
 
     def ask(identity: str, probe: Callable[..., Any], arguments: tuple) -> Any:
-        ours, theirs, token, paths = arguments
+        ours, theirs, token, paths, packages = arguments
         if identity == "dead":
             raise TimeoutError("no answer")
         if identity == "apart":  # its own disk under the same path
             (tmp_path / "apart").mkdir()
-            return probe(ours.replace("runs", "apart"), theirs.replace("runs", "apart"), token, paths)
+            return probe(ours.replace("runs", "apart"), theirs.replace("runs", "apart"), token, paths, packages)
         if identity == "read-only":
-            return probe(ours, str(tmp_path / "nowhere" / "file"), token, paths)
+            return probe(ours, str(tmp_path / "nowhere" / "file"), token, paths, packages)
         if identity == "modelless":
-            return probe(ours, theirs, token, [f"{path}-not-there" for path in paths if "model" in path])
+            absent = [f"{path}-not-there" for path in paths if "model" in path]
+            return probe(ours, theirs, token, absent, packages)
         answer = probe(*arguments)
-        return {**answer, "problem": "ModuleNotFoundError: No module named 'harness'"}
+        if identity == "bare":
+            return {**answer, "problem": "ModuleNotFoundError: No module named 'harness'"}
+        torch_there = f"{metadata.version('torch').partition('+')[0]}+cu999"  # another build of the same version
+        return {**answer, "versions": {**answer["versions"], "verl": "0.8.0", "ray": None, "torch": torch_there}}
 
-    names = ("dead", "apart", "read-only", "modelless", "bare")
-    found = list(node_findings(survey(flat, [(name, name, 8.0) for name in names], ask), flat))
-    words = ("TimeoutError: no answer", "does not share", "does not share", "model-not-there", "does not import")
-    assert levels(found) == ["failure"] * 5
+    names = ("dead", "apart", "read-only", "modelless", "bare", "older")
+    found = list(node_findings(survey(flat, [(name, name, 8.0, 96.0) for name in names], ask), flat))
+    words = (
+        *("TimeoutError: no answer", "does not share", "does not share", "model-not-there", "does not import"),
+        f"verl 0.8.0 where this machine has {metadata.version('verl')}, ray not installed where",
+    )
+    assert levels(found) == ["failure"] * 6
     for name, word, finding in zip(names, words, found, strict=True):
-        assert finding.found.startswith(f"node {name}: ")
+        assert finding.found.startswith(f"node {name}: ") or (name == "older" and "node older: " in finding.found)
         assert word in finding.found
+        assert "torch" not in finding.found
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_too_few_nodes_with_enough_gpus(tiny: Flat) -> None:
-    nodes = [Node(str(gpus), gpus, read=True, wrote=True) for gpus in (8.0, 4.0, 4.0)]
-    only(node_findings(nodes, tiny | TWO), "failure", "3 nodes, 16 GPUs", "1 of 2 nodes have 8 GPUs")
+def test_vllm_is_asked_of_nodes_with_gpus_only(tiny: Flat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_nodes, "training_packages", lambda: ["vllm"])
+    monkeypatch.setattr(doctor_nodes, "installed", lambda _: "0.20.0")
+    nodes = survey(tiny | TWO, [("a", "head", 0.0, 8.0), ("b", "worker", 8.0, 96.0)], here)
+    assert [bool(node.others) for node in nodes] == [False, True]
+
+
+def test_too_few_nodes_with_enough_gpus_or_cpus(tiny: Flat) -> None:
+    nodes = [good(str(gpus), gpus, cpus) for gpus, cpus in ((8.0, 96.0), (4.0, 96.0), (8.0, 23.0))]
+    found = only(node_findings(nodes, tiny | TWO), "failure", "3 nodes, 20 GPUs", "8 GPUs and 24 CPUs: 1")
+    assert "trainer.nnodes" in found.remedy
+    for cpus, level in ((24.0, "failure"), (25.0, "ok")):  # 48 for the ranks, the queue's controller and its one unit
+        only(node_findings([good("a", 8.0, cpus), good("b", 8.0, 25.0)], tiny | TWO), level, "2 nodes, 16 GPUs")
+
+
+def test_a_ray_of_the_run_s_own_must_count_the_cpus_that_verl_waits_for(
+    flat: Callable[..., Flat], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of tiny with num_cpus=5 trains, with 4 it waits without end: tried."""
+    num_cpus = "ray_kwargs.ray_init.num_cpus"
+    tiny = flat("experiment=tiny")
+    only(doctor_cluster.cluster(tiny | {num_cpus: 5}), "ok")
+    assert f"{num_cpus}=5" in only(doctor_cluster.cluster(tiny | {num_cpus: 4}), "failure", "have 4 CPUs").remedy
+    many = tiny | {"trainer.n_gpus_per_node": 6}  # of its 16 CPUs the ranks alone take 18, on one node
+    assert f"{num_cpus}=20" in only(doctor_cluster.cluster(many), "failure", "have 16 CPUs").remedy
+    only(doctor_cluster.cluster(tiny | {"trainer.n_gpus_per_node": 5, "trainer.nnodes": 2}), "ok")
+    assert doctor_cluster.cpus_counted() == os.cpu_count() or Path("/sys/fs/cgroup/cpu.max").is_file()
+    card = flat("experiment=text_dense_1gpu") | {"trainer.nnodes": 1, ADDRESS: "local"}
+    needed = 3 + 1 + card[doctor_cluster.UNITS]
+    for cores, level in ((needed - 1, "failure"), (needed, "ok")):
+        monkeypatch.setattr(doctor_cluster, "cpus_counted", lambda cores=cores: cores)
+        only(doctor_cluster.cluster(card), level)
+
+
+def test_the_cpus_are_those_that_verl_and_its_queue_ask_for() -> None:
+    from transfer_queue.controller import TransferQueueController
+    from transfer_queue.storage.simple_storage import SimpleStorageUnit
+    from verl.single_controller.ray import ResourcePoolManager
+
+    assert ResourcePoolManager.max_colocate_count == doctor_cluster.RANK_CPUS
+    for actor in (TransferQueueController, SimpleStorageUnit):
+        options: dict[str, Any] = getattr(actor, "_default_options")  # noqa: B009  (Ray's)
+        assert options["num_cpus"] == 1
 
 
 def test_another_verl_job_is_seen() -> None:
@@ -441,14 +553,18 @@ def test_another_verl_job_is_seen() -> None:
     only(job_findings([*others, queue]), "failure", "another verl job")
 
 
-def test_a_cluster_that_cannot_be_reached(tiny: Flat, monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(**_: Any) -> None:
-        raise ConnectionError("Could not find any running Ray instance.")
-
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
-    only(doctor_cluster.cluster(tiny), "ok")
+def test_a_cluster_that_cannot_be_joined(tiny: Flat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only(doctor_cluster.cluster(tiny | {ADDRESS: None}), "failure", "is not set")
-    assert "ray start" in only(doctor_cluster.cluster(tiny | TWO), "failure", "Could not find any").remedy
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    stub = tmp_path / "ray.py"
+    stub.write_text("def init(**_):\n    raise ConnectionError('Could not find\\n   any running Ray instance.')\n")
+    found = only(doctor_cluster.cluster(tiny | TWO), "failure", "ConnectionError: Could not find any running Ray")
+    assert "ray start --head" in found.remedy
+    stub.write_text("def init(**_):\n    import os\n    os._exit(7)\n")
+    only(doctor_cluster.cluster(tiny | TWO), "failure", "status 7")
+    monkeypatch.setattr(doctor_cluster, "CONNECT_SECONDS", 1)
+    stub.write_text("def init(**_):\n    import time\n    time.sleep(600)\n")
+    only(doctor_cluster.cluster(tiny | TWO), "failure", "no answer within 1 s")
 
 
 def test_the_probe_travels_to_a_node_without_the_package(tmp_path: Path) -> None:
@@ -457,10 +573,11 @@ def test_the_probe_travels_to_a_node_without_the_package(tmp_path: Path) -> None
     (tmp_path / "ours").write_text("token")
     code = (
         "import sys, pickle, json; sys.modules['harness'] = None; probe = pickle.load(open('probe.pickle', 'rb'));"
-        "print(json.dumps(probe('ours', 'theirs', 'token', ['ours', 'absent'])))"
+        "print(json.dumps(probe('ours', 'theirs', 'token', ['ours', 'absent'], ['ray', 'absent'])))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     said = json.loads(done.stdout)
     assert "harness" in said["problem"]
     assert (said["read"], said["lacks"]) == (True, ["absent"])
+    assert said["versions"] == {"ray": metadata.version("ray"), "absent": None}
     assert (tmp_path / "theirs").read_text() == "token"

@@ -9,7 +9,8 @@ from scipy import stats
 from analysis import load_runs
 from analysis.claims import load_claims
 from analysis.fork import fork_effects, fork_frame, is_fork
-from analysis.load import AnalysisError, require_matched
+from analysis.load import AnalysisError
+from analysis.matched import require_matched
 from analysis.numbers import build_report
 
 CHANGES = {"gspo": (0.4, 0.1, 0.3), "luspo": (0.9, 1.1, 1.3)}

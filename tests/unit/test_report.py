@@ -17,6 +17,8 @@ from analysis.__main__ import main
 from analysis.certificate import certificate
 from analysis.claims import evaluate, load_claims
 from analysis.numbers import build_report
+from analysis.page import Content, render_page
+from analysis.sections import claims_table
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "ray", "verl", "transformers", "omegaconf", "hydra", "tensordict")
@@ -161,6 +163,23 @@ def test_an_initial_model_is_in_no_curve_and_in_no_arm(tmp_path: Path) -> None:
     assert [arm["arm"] for arm in report["experiments"]["tiny"]["arms"]] == ["grpo", "gspo", "luspo"]
     assert {run["run"] for run in report["runs"]} >= {"tiny/base/seed=0"}
     assert load_runs(base.path).trained().runs["arm"].tolist() == ["base"]
+
+
+def test_a_contrast_of_two_experiments_says_so(tmp_path: Path) -> None:
+    for experiment, after in (("multimodal_mix", 130.0), ("multimodal", 70.0)):
+        for seed in range(3):
+            lengths = np.where(np.arange(STEPS) < 10, 100.0, after + seed)
+            data = {"hash.train_data": experiment}
+            metrics = {"response_length": lengths}
+            write_run(tmp_path, metrics, experiment=experiment, arm="gspo", seed=seed, controlled=data)
+    report = build_report(load_runs(tmp_path), load_claims())
+    rows = {row[0]: row for row in claims_table(report, "multimodal_mix").rows}
+    _, _, verdict, estimate, n, _, fair, _ = rows["C5, mix over ViRL39K"]
+    assert [getattr(entry, "text", entry) for entry in (verdict, n, fair)] == ["supported", "3", "config, not data"]
+    assert getattr(estimate, "text", "").startswith("1.85 x [1.")  # 131 over 71
+    text = " ".join(render_page("both", report, Content()).split())
+    assert "here and on multimodal;" in text
+    assert "On multimodal: 0: 0.700; 1: 0.710; 2: 0.720." in text
 
 
 def test_no_run_found_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from analysis.load import AnalysisError, Runs, load_runs
 from analysis.paper_tables import benchmark_table, paper_table
 from analysis.published import load_published
 from analysis.settings_table import settings_table
-from analysis.tables import Entry, Table, save, to_csv, to_html, to_latex, to_markdown
+from analysis.tables import Entry, Table, save, to_csv, to_html, to_markdown
 
 PUBLISHED = load_published()
 NASTY = r"50 % & a_b #1 {x} ~ ^ \ < > | $2 [-1.5, 3] *"
@@ -70,22 +70,6 @@ def nothing() -> Runs:
     columns = ["run", "experiment", "arm", "algo", "seed", "fingerprint", "state", "last_step", "planned_steps", "path"]
     metrics = pd.DataFrame(columns=["run", "experiment", "arm", "algo", "seed", "step", "val_response_length"])
     return Runs(pd.DataFrame(columns=columns), metrics, {})
-
-
-def test_latex_escapes_what_latex_would_interpret() -> None:
-    text = to_latex(table((NASTY, "x_1", Entry("5 %", bold=True)), title="A & B"))
-    body = r"50 \% \& a\_b \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{} \textless{} \textgreater{}"
-    assert rf"{body} \textbar{{}} \$2 [$-$1.5, 3] * & x\_1 & \textbf{{5 \%}} \\" in text
-    assert r"\caption{A \& B}" in text
-    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
-    assert r"\begin{tabular}{p{0.2\linewidth}rr}" in text  # NASTY is too long for one line
-    assert r"\begin{tabular}{lrr}" in to_latex(table(("x", "1", "2")))
-
-
-def test_latex_keeps_hyphens_and_brackets_from_being_commands() -> None:
-    text = to_latex(table(("[1]", "text-dense", "DAPO-MATH-17K 10-19 lr=2e-06"), ("*", "-", "-3")))
-    assert "{}[1] & text-dense & DAPO-MATH-17K 10-19 lr=2e-06" in text  # after \\ a bracket would be an argument
-    assert r"{}* & - & $-$3 \\" in text
 
 
 def test_html_is_well_formed_and_says_what_the_table_says() -> None:
