@@ -73,8 +73,8 @@ test: lint  ## lint, unit tests and end-to-end runs (about 15 minutes on 2 cores
 test-slow: setup  ## statistical tests that train for many minutes
 	$(PY) -m pytest -m slow
 
-test-faults: setup  ## kill, fill, break and stop real runs, and compare their records with an undisturbed one
-	$(PY) -m pytest -n 2 -m faults tests/faults
+test-faults: setup  ## kill, fill, break and stop real runs and compare their records; runs on Slurm and standing Ray clusters
+	$(PY) -m pytest -n 2 -m faults
 
 bench: setup  ## seconds per step and to the first step, beside TRL and bare verl; the scheduler at scale; into results/bench
 	$(PY) tests/bench/bench.py

@@ -10,6 +10,8 @@ import psutil
 import pytest
 from slurm import SlurmCluster, Unavailable, slurm_cluster
 
+pytestmark = pytest.mark.faults
+
 FINISHED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL")
 
 

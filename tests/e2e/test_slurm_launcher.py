@@ -12,6 +12,7 @@ from slurm import Unavailable, slurm_cluster
 
 from harness.rundir import SUBMISSION, read_json
 
+pytestmark = pytest.mark.faults
 STEPS = 8
 SETTINGS = {"trainer.total_training_steps": STEPS, "trainer.save_freq": 100, "trainer.val_before_train": False,
             "trainer.test_freq": -1}  # fmt: skip

@@ -9,8 +9,8 @@ COLUMNS = ("fault", "during", "said", "attempts", "resumed after step", "ended",
 ABOUT = """# What happens when things break
 
 Each row is a real fault during a real run of the `tiny` experiment (eight steps, a checkpoint every second one) on
-{where}, made by `make test-faults`. *Record*: all rows and metrics of the run after it, compared with those of an
-undisturbed run, bit by bit.
+{where}, made by `make test-faults FAULTS=results/bench/faults.md`. *Record*: all rows and metrics of the run
+after it, compared with those of an undisturbed run, bit by bit.
 
 """
 
