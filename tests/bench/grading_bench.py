@@ -54,8 +54,9 @@ NOTES = (
     """*Hanging*: {hangs} answers `{hanging}`, then an easy right one; {seconds:g} s for each (CPU time in the pool, the
     clock in verl's math_verify, twice math-verify's own alarm of 5 s, which works in a main thread only). "never": not
     within {limit:g} s. Our grader has no limit of its own and always runs in the pool.""",
-    """The pool of {workers} was ready after {start:.2g} s and took {memory:.0f} MB a worker at the end; it is as many
-    times as fast on formulas as there are free cores for its workers.""",
+    """The pool of {workers} was ready after {start:.2g} s and took {memory:.0f} MB a worker at the end. An
+    answer takes it as much CPU time as it takes our grader in one process, so that it is faster on formulas only where
+    cores are free for its workers; a hanging answer costs its limit and the start of one worker.""",
 )
 
 
