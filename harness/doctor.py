@@ -19,6 +19,7 @@ from harness.doctor_software import SETUP, engines, versions
 
 WIDTH = 100
 COLUMNS = (7, 12)  # level and name
+CHECKED_BEFORE = ("settings", "data")  # by every run itself
 STYLES = {"ok": "green", "warning": "yellow", "failure": "bold red"}
 
 
@@ -75,6 +76,20 @@ def diagnose(overrides: Sequence[str]) -> Iterator[tuple[str, Finding]]:
         yield "settings", failure(reason(error))
     for name, check in table.items():
         yield from ((name, finding) for finding in findings(check, flat))
+
+
+def before_run(flat: Flat) -> list[str]:
+    """What the checks warn of, for a run that is about to start on GPUs, where a fault is found after minutes and
+    dearly. Raises ``ConfigError`` with the first failure. flat: with assets built and settings checked."""
+    from harness.config import ConfigError
+
+    made = {name: findings(check, flat) for name, check in checks().items() if name not in CHECKED_BEFORE}
+    said = [(name, finding) for name, found in made.items() for finding in found]
+    failures = [f"{name}: {f.found}; remedy: {f.remedy}" for name, f in said if f.level == "failure"]
+    if failures:
+        more = f" ({len(failures) - 1} more: `python -m harness.doctor`)" if failures[1:] else ""
+        raise ConfigError(f"{failures[0]}{more}")
+    return [f"{name}: {f.found}" for name, f in said if f.level == "warning"]
 
 
 def line(name: str, finding: Finding) -> Table:

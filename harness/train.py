@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from harness import checks, matching
+from harness import checks, doctor, matching
 from harness.assets import ROOT
 from harness.checkpoints import condemn, drop_checkpoints, passed_over, resume_point
 from harness.config import CONF, ConfigError, build_assets, digest, flatten, register
@@ -53,6 +53,8 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
     if built["harness.fork_from"]:
         built["harness.fork_from"] = str(ROOT / built["harness.fork_from"])
     warnings = checks.check(built)
+    if built["trainer.device"] != "cpu":
+        warnings += doctor.before_run(built)
     kinds = matching.classify(flat, matching.content_hashes(built))
     arm = matching.arm_name(flat, overrides)
     manifest = {

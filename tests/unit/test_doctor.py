@@ -581,3 +581,17 @@ def test_the_probe_travels_to_a_node_without_the_package(tmp_path: Path) -> None
     assert (said["read"], said["lacks"]) == (True, ["absent"])
     assert said["versions"] == {"ray": metadata.version("ray"), "absent": None}
     assert (tmp_path / "theirs").read_text() == "token"
+
+
+def test_a_failure_keeps_a_run_on_gpus_from_starting(tiny: Flat, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {
+        "gpus": lambda flat: [Finding("failure", "0 GPUs", "a node with 8")],
+        "disk": lambda flat: [Finding("failure", "full", "room"), Finding("ok", "there")],
+        "settings": lambda flat: [Finding("failure", "checked by the run itself", "")],
+    }
+    monkeypatch.setattr("harness.doctor.checks", lambda: found)
+    with pytest.raises(ConfigError, match=r"gpus: 0 GPUs; remedy: a node with 8 .1 more"):
+        doctor.before_run(tiny)
+    found["gpus"] = lambda flat: [Finding("warning", "busy", "wait")]
+    found["disk"] = lambda flat: [Finding("ok", "there")]
+    assert doctor.before_run(tiny) == ["gpus: busy"]
