@@ -99,20 +99,21 @@ class Allocation(Checkpointable):
 @contextlib.contextmanager
 def ray_head(meeting: Path, resources: list[str]):
     """Ray's head node on ports of this job's own; yields its address. ``meeting``: where the other nodes find it."""
+    token = meeting.with_name(f"{meeting.name}.token")
+    token.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+    os.environ.update(authentication(str(token)))  # before the import: Ray reads them once
+
     import ray
 
     host = ray.util.get_node_ip_address()  # the name alone may mean the loopback, where no other node is
     with socket.socket() as probe:
         probe.bind((host, 0))
         port = probe.getsockname()[1]
-    token = meeting.with_name(f"{meeting.name}.token")
-    token.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
     try:
         arguments = ["--head", "--port", str(port), "--node-ip-address", host, "--include-dashboard=false"]
         with ray_node([*arguments, *resources], str(token)):
-            os.environ.update(authentication(str(token)))
             write_json(meeting, {"address": f"{host}:{port}", "token": str(token)})
             yield f"{host}:{port}"
     finally:
