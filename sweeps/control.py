@@ -1,5 +1,6 @@
 """What a scheduler's user sees: progress while it runs, a table and curves when it ends, and an exit status."""
 
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -52,6 +53,8 @@ def run_cells(
 
     Raises ``ConfigError`` for a cell that could never run there, before anything starts.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
+        signal.signal(number, signal.default_int_handler)
     where.check(cells)
     scheduler = Scheduler(cells, where, rules)
     told: dict[str, str] = {}

@@ -5,7 +5,6 @@ callback that ``conf/train.yaml`` names.
 """
 
 import importlib
-import signal
 import sys
 import types
 from collections.abc import Sequence
@@ -52,7 +51,6 @@ class SweepLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         console = Console(stderr=True)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             where = launcher(self.kind, self.settings)
             status = run_cells(cells_of(job_overrides), where, Rules(), console)

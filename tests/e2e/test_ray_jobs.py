@@ -31,6 +31,7 @@ def cluster(tmp_path_factory):
     port, dashboard = _free_port(), _free_port()
     start = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}", "--num-gpus=1"]
     more = ["--num-cpus=16", f"--dashboard-port={dashboard}", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
+    more += [f"--dashboard-agent-listen-port={_free_port()}"]  # its own number is another Ray's on this machine
     process = subprocess.Popen(
         [*start, *more], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
