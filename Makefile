@@ -76,10 +76,11 @@ test-slow: setup  ## statistical tests that train for many minutes
 test-faults: setup  ## kill, fill, break and stop real runs and compare their records; runs on Slurm and standing Ray clusters
 	$(PY) -m pytest -n 2 -m faults
 
-bench: setup  ## seconds per step and to the first step, beside TRL and bare verl; the scheduler at scale; grading; into results/bench
+bench: setup  ## seconds per step and to the first step, beside TRL and bare verl; the scheduler at scale; grading; the report; into results/bench
 	$(PY) tests/bench/bench.py
 	$(PY) tests/bench/scheduler_bench.py
 	$(PY) tests/bench/grading_bench.py
+	$(PY) tests/bench/analysis_bench.py
 
 clean:  ## delete what can be made again: environment, caches, assets (never runs)
 	rm -rf $(VENV) $(VENV)-bench results/assets results/.cache .pytest_cache .ruff_cache *.egg-info
