@@ -16,7 +16,6 @@ from harness.rundir import LAUNCH_LOG
 from sweeps.cells import Cell
 from sweeps.scheduler import LaunchError, Submission
 
-ADDRESS = "ray_kwargs.ray_init.address"
 UNFINISHED = (JobStatus.PENDING, JobStatus.RUNNING)
 
 
@@ -48,7 +47,7 @@ class RayJobs:
         return next(({"cluster": cluster} for cluster in free if not self._busy(cluster)), None)
 
     def start(self, cell: Cell, place: dict[str, Any]) -> dict[str, Any]:
-        train = [sys.executable, "-m", "harness.train", *cell.overrides, f"{ADDRESS}=auto"]
+        train = [sys.executable, "-m", "sweeps.ray_driver", *cell.overrides]
         log = shlex.quote(str(cell.path / LAUNCH_LOG))
         command = f"cd {shlex.quote(str(ROOT))} && exec {shlex.join(train)} > {log} 2>&1"
         try:

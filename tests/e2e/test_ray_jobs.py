@@ -23,21 +23,40 @@ SETTINGS = {"trainer.total_training_steps": 3, "trainer.val_before_train": False
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """(session, address, dashboard, environment) of a Ray head with one logical GPU, for holders of its token only."""
+    """(session, address, dashboard, environment) of a Ray head with one logical GPU, for holders of its token only.
+
+    Beside it a second Ray that was started later, which is what Ray's own ``auto`` would join.
+    """
     folder = tmp_path_factory.mktemp("ray")
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    port, dashboard = _free_port(), _free_port()
-    start = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}", "--num-gpus=1"]
-    more = ["--num-cpus=16", f"--dashboard-port={dashboard}", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
-    more += [f"--dashboard-agent-listen-port={_free_port()}"]  # its own number is another Ray's on this machine
+    port, dashboard, later = _free_port(), _free_port(), _free_port()
+    resources = ["--num-gpus=1", "--num-cpus=16", f"--dashboard-port={dashboard}"]
+    with (
+        ray_head(port, dashboard, environment, *resources) as session,
+        ray_head(later, later, environment, "--num-cpus=1", "--include-dashboard=false"),
+    ):
+        yield session, f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment
+
+
+@contextlib.contextmanager
+def ray_head(port: int, answers: int, environment: dict[str, str], *more: str):
+    """``ray start --head`` in a session of its own, which is ended afterwards; yields the session once the port
+    ``answers`` does."""
+    start = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+    agent = _free_port()  # its own number is another Ray's on this machine
+    ports = [f"--port={port}", f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats"]
     process = subprocess.Popen(
-        [*start, *more], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [*start, *ports, *more],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
-        _wait_for(dashboard, process)
-        yield process.pid, f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment
+        _wait_for(answers, process)
+        yield process.pid
     finally:
         end_session(process.pid)
         process.wait()
@@ -55,7 +74,7 @@ def _wait_for(port: int, process: subprocess.Popen, seconds: float = 120) -> Non
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         assert process.poll() is None, "ray start ended"
-        assert time.time() < end, "no dashboard in time"
+        assert time.time() < end, f"nothing at port {port} in time"
         time.sleep(0.5)
 
 
