@@ -9,9 +9,9 @@ from verl.trainer.ppo.reward import load_reward_manager
 from verl.utils import hf_tokenizer
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
+from harness.benchmark import Benchmark
 from harness.config import ConfigError
-from harness.engines import ENGINES
-from harness.evaluate import Benchmark
+from harness.engines import ENGINES, Policy
 from harness.plugin.reward import outcome
 from harness.plugin.sampling import SamplingParams, response_seed
 
@@ -19,9 +19,14 @@ STREAM = "evaluation"  # keeps the seeds apart from those of training steps
 
 
 class Answerer:
-    """Holds engine, tokenizer and grader of one policy; raises ``ConfigError`` for an engine that does not exist."""
+    """Holds engine, tokenizer and grader of one policy; raises ``ConfigError`` for an engine that does not exist.
 
-    def __init__(self, policy: Path, benchmark: Benchmark, config: DictConfig, engine: str, seed: int):
+    gpus: that share the model, None for as many as in the run's rollout.
+    """
+
+    def __init__(
+        self, folder: Path, benchmark: Benchmark, config: DictConfig, engine: str, seed: int, gpus: int | None = None
+    ):
         if engine not in ENGINES:
             raise ConfigError(f"engine={engine}: there are {', '.join(ENGINES)}")
         self.benchmark, self.seed = benchmark, seed
@@ -31,7 +36,7 @@ class Answerer:
         config = config.copy()
         with open_dict(config):
             config.data.max_response_length = benchmark.max_response_length  # by which the grader sees truncation
-        initial = config.actor_rollout_ref.model.path
+        initial, rollout = config.actor_rollout_ref.model.path, config.actor_rollout_ref.rollout
         tokenizer = hf_tokenizer(initial)
         self.builder = create_continuous_token_builder(
             tokenizer,
@@ -41,7 +46,9 @@ class Answerer:
             processor=None,
         )
         self.grader: Any = load_reward_manager(config, tokenizer)
-        self.generate = ENGINES[engine](policy, params, str(config.actor_rollout_ref.rollout.dtype))
+        longest = benchmark.max_prompt_length + benchmark.max_response_length
+        policy = Policy(folder, str(rollout.dtype), longest, gpus or rollout.tensor_model_parallel_size)
+        self.generate = ENGINES[engine](policy, params)
 
     def answers(self, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """``k`` rows for each question, with the columns of ``rundir.EVAL_COLUMNS`` but ``step``."""

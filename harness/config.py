@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -36,6 +37,10 @@ def register() -> None:
     OmegaConf.register_new_resolver("mean", lambda pair: (pair["low"] + pair["high"]) / 2, replace=True)
     OmegaConf.register_new_resolver(  # responses of an update on one rank
         "per_rank", lambda prompts, n, nodes, ranks: prompts * n // (nodes * ranks), replace=True
+    )
+    OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
+    OmegaConf.register_new_resolver(  # tokens of so many responses on one of the GPUs that share them
+        "per_gpu", lambda tokens, gpus, responses=1: math.ceil(tokens * responses / gpus), replace=True
     )
     OmegaConf.register_new_resolver("jobs", side_by_side, replace=True)
 

@@ -14,10 +14,14 @@ from packaging.specifiers import SpecifierSet
 
 from harness.doctor_finding import Finding, Flat, failure, ok, warning
 
+ATTENTION = "actor_rollout_ref.model.override_config.attn_implementation"
+DEFAULT_ATTENTION = "flash_attention_2"  # verl's HFModelConfig
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 IMPORT_SECONDS = 300
 SETUP = "`make -B setup` (without -B make sees nothing to do)"
 GPU_SETUP = "`.venv/bin/pip install -e '.[gpu]'`, which brings vLLM and a CUDA build of torch"
+FLASH_ATTN = "flash-attn==2.8.3"  # as in sweeps/cluster/Dockerfile
+FLASH_SETUP = f"`.venv/bin/pip install --no-build-isolation {FLASH_ATTN}` where CUDA's compiler is"
 MEGATRON_SETUP = (
     "Megatron-Core and Megatron-Bridge, which https://verl.readthedocs.io/en/latest/start/install.html installs"
 )
@@ -62,11 +66,16 @@ def installed(name: str) -> str | None:
 
 
 def engines(flat: Flat) -> Iterator[Finding]:
-    """vLLM and Megatron, where the run uses them, imported in a process of their own: they are heavy and may crash."""
+    """vLLM, FlashAttention and Megatron, where the run uses them, imported in a process of their own: they are heavy
+    and may crash."""
     wanted = []
     if flat["actor_rollout_ref.rollout.name"] == "vllm":
         wanted.append(("vllm", GPU_SETUP))
-    if flat["actor_rollout_ref.actor.strategy"] == "megatron":
+    megatron = flat["actor_rollout_ref.actor.strategy"] == "megatron"
+    flash = flat.get(ATTENTION, DEFAULT_ATTENTION) == DEFAULT_ATTENTION
+    if flat["trainer.device"] == "cuda" and flash and not megatron:
+        wanted.append(("flash_attn", FLASH_SETUP))
+    if megatron:
         old = flat.get("actor_rollout_ref.actor.megatron.vanilla_mbridge")
         wanted += [("megatron.core", MEGATRON_SETUP), ("mbridge" if old else "megatron.bridge", MEGATRON_SETUP)]
     for module, remedy in wanted:

@@ -1,6 +1,7 @@
 """What evaluation samples with: a model folder and an engine, one response for each (prompt, seed)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +12,52 @@ Generate = Callable[[list[list[int]], list[int]], list[list[int]]]
 BATCH = 256  # responses that the transformers engine samples at once
 
 
-def transformers_engine(model: Path, params: SamplingParams, dtype: str, batch: int = BATCH) -> Generate:
+@dataclass(frozen=True)
+class Policy:
+    """A transformers folder and how it is held. longest: tokens of the longest prompt and response together.
+
+    gpus: that share the model, under vLLM; the transformers engine takes one.
+    """
+
+    folder: Path
+    dtype: str
+    longest: int
+    gpus: int = 1
+
+
+def transformers_engine(policy: Policy, params: SamplingParams, batch: int = BATCH) -> Generate:
     """The training rollout's own sampling (``harness.plugin.sampling``) on CUDA where there is one, else on CPU."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    policy: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), attn_implementation="sdpa")
-    policy = policy.to(device).eval()
-    eos = eos_token_ids(str(model), AutoTokenizer.from_pretrained(model))
+    dtype = getattr(torch, policy.dtype)
+    model: Any = AutoModelForCausalLM.from_pretrained(policy.folder, dtype=dtype, attn_implementation="sdpa")
+    model = model.to(device).eval()
+    eos = eos_token_ids(str(policy.folder), AutoTokenizer.from_pretrained(policy.folder))
 
     def generate(prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
         responses = []
         for start in range(0, len(prompts), batch):
             part = slice(start, start + batch)
-            responses += [tokens for tokens, _ in sample(policy, prompts[part], seeds[part], params, eos)]
+            responses += [tokens for tokens, _ in sample(model, prompts[part], seeds[part], params, eos)]
         return responses
 
     return generate
 
 
-def vllm_engine(model: Path, params: SamplingParams, dtype: str) -> Generate:
+def vllm_engine(policy: Policy, params: SamplingParams) -> Generate:
     """vLLM with a seed for every response; needs a GPU and the extra ``gpu``."""
     from vllm import LLM  # pyright: ignore[reportMissingImports]
     from vllm import SamplingParams as VllmParams  # pyright: ignore[reportMissingImports]
 
-    engine = LLM(model=str(model), dtype=dtype)
+    # Without a length vLLM reserves room for the model's whole context, which may be more than a card has.
+    engine = LLM(
+        model=str(policy.folder),
+        dtype=policy.dtype,
+        max_model_len=policy.longest,
+        tensor_parallel_size=policy.gpus,
+    )
 
     def generate(prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
         settings = [
@@ -55,7 +76,7 @@ def vllm_engine(model: Path, params: SamplingParams, dtype: str) -> Generate:
     return generate
 
 
-ENGINES: dict[str, Callable[[Path, SamplingParams, str], Generate]] = {
+ENGINES: dict[str, Callable[[Policy, SamplingParams], Generate]] = {
     "transformers": transformers_engine,
     "vllm": vllm_engine,
 }

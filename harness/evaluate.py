@@ -5,6 +5,7 @@
     k=N                    answers to each question (default: the benchmark's)
     step=N                 checkpoint to evaluate (default: the last planned step); 0: the initial model, as arm `base`
     engine=NAME            transformers or vllm (default: vllm where there is a GPU and vLLM)
+    gpus=N                 that share the model under vLLM (default: as in the run's rollout)
     seed=N                 of the answers (default 0): equal for all runs, so their answers differ by the policy alone
     Further keys override the benchmark's: temperature, top_p, top_k, max_response_length, max_prompt_length.
 
@@ -18,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,46 +29,14 @@ from rich.console import Console
 from rich.progress import track
 from yaml import YAMLError
 
+from harness.benchmark import Benchmark, as_kind, load_benchmark
 from harness.checkpoints import checkpoints, intact
-from harness.config import CONF, ConfigError, asset_path
+from harness.config import ConfigError, asset_path
 from harness.matching import content_hash
 from harness.rundir import EVAL_COLUMNS, RunDir, RunDirError, find_runs, settings_hash, write_json
 
-BENCHMARKS = CONF / "benchmark"
 ANSWERS = 1024  # of one part, which is what an interruption can lose
 BASE = "base"
-KINDS = {int: "a whole number", float: "a number", str: "text"}
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """One file of conf/benchmark. file: parquet in verl's schema; k: answers to each question."""
-
-    name: str
-    file: str
-    k: int
-    temperature: float
-    top_p: float
-    top_k: int
-    max_prompt_length: int
-    max_response_length: int
-
-
-def load_benchmark(name: str, /, **given: Any) -> Benchmark:
-    """The benchmark of that name with the given values in place of its own; raises ``ConfigError``."""
-    path = BENCHMARKS / f"{name}.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in BENCHMARKS.glob("*.yaml")))
-        raise ConfigError(f"benchmark={name}: no {path.relative_to(CONF.parent)}; there are {known}")
-    content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    kinds = {field.name: field.type for field in fields(Benchmark) if field.name != "name"}
-    unknown = given.keys() - kinds.keys()
-    if unknown:
-        raise ConfigError(f"unknown key {', '.join(sorted(unknown))}; there are {', '.join(kinds)}")
-    benchmark = Benchmark(name, **{key: _as(key, value, kinds[key]) for key, value in {**content, **given}.items()})
-    if benchmark.k < 1:
-        raise ConfigError(f"k={benchmark.k}: at least one answer to each question")
-    return benchmark
 
 
 def initial_model(run: RunDir) -> RunDir:
@@ -149,7 +118,9 @@ def summary(frame: pd.DataFrame, k: int) -> dict[str, Any]:
     }
 
 
-def evaluate(run: RunDir, benchmark: Benchmark, step: int, engine: str, seed: int, console: Console) -> dict[str, Any]:
+def evaluate(
+    run: RunDir, benchmark: Benchmark, step: int, engine: str, seed: int, console: Console, gpus: int | None = None
+) -> dict[str, Any]:
     """Evaluate one run on one benchmark, or continue; returns the summary. Raises ``ConfigError``."""
     from harness.answers import Answerer
 
@@ -181,7 +152,7 @@ def evaluate(run: RunDir, benchmark: Benchmark, step: int, engine: str, seed: in
     missing = [(number, share) for number, share in shares if not (drafts / f"{number}.parquet").exists()]
     if missing:
         label = f"{run.path.parent.name} {run.path.name} {benchmark.name}"
-        with closing(Answerer(policy_folder(run, config, step), benchmark, config, engine, seed)) as answerer:
+        with closing(Answerer(policy_folder(run, config, step), benchmark, config, engine, seed, gpus)) as answerer:
             for number, share in track(missing, label, console=console):
                 frame = pd.DataFrame(answerer.answers(share)).assign(step=step, settings=settings_hash(settings))
                 draft = drafts / f".{number}"
@@ -218,8 +189,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()])
         )
         step, engine = options.pop("step", None), options.pop("engine", None)
-        step = None if step is None else _as("step", step, int)
-        seed = _as("seed", options.pop("seed", 0), int)
+        step = None if step is None else as_kind("step", step, int)
+        seed = as_kind("seed", options.pop("seed", 0), int)
+        gpus = as_kind("gpus", options.pop("gpus"), int) if "gpus" in options else None
+        if gpus is not None and gpus < 1:
+            raise ConfigError(f"gpus={gpus}: at least one")
         benchmarks = [load_benchmark(name, **options) for name in names]
         engine = engine or _default_engine()
     except (ConfigError, RunDirError, TypeError, YAMLError) as error:
@@ -235,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     raise ConfigError(f"{run.config}: missing; only runs of `harness.train` can be evaluated")
                 at = run.manifest()["planned_steps"] if step is None else step
                 target = initial_model(run) if at == 0 else run
-                found = evaluate(target, benchmark, at, engine, seed, console)
+                found = evaluate(target, benchmark, at, engine, seed, console, gpus)
             except (ConfigError, RunDirError) as error:
                 failed += 1
                 console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
@@ -247,16 +221,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for folder in run.eval.glob(".model-*"):
             shutil.rmtree(folder)
     return 1 if failed else 0
-
-
-def _as(key: str, value: Any, kind: Any) -> Any:
-    """The value as ``kind``, so that 1 and 1.0 are the same setting; raises ``ConfigError`` where it is none."""
-    try:
-        if (found := kind(value)) == value:
-            return found
-    except (TypeError, ValueError):
-        pass
-    raise ConfigError(f"{key}={value}: expected {KINDS[kind]}")
 
 
 def _runs(paths: str) -> list[RunDir]:

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness.assets import ROOT
+from harness.doctor_software import FLASH_ATTN
 from sweeps.manifests import SECRETIVE, defaults
 
 CLUSTER = ROOT / "sweeps" / "cluster"
@@ -72,7 +73,7 @@ def test_image() -> None:
     assert any("--requirement sweeps/cluster/requirements.txt" in rest for rest in commands)
     assert any("--editable '.[gpu]'" in rest for rest in commands)
     named = [word for rest in commands for word in shlex.split(rest) if word.startswith("flash-attn")]
-    assert named == ["flash-attn==2.8.3"]
+    assert named == [FLASH_ATTN]
     settings = [rest.partition("=")[0] for name, rest in found if name in ("ARG", "ENV")]
     assert not [name for name in settings if SECRETIVE.search(name)]
     assert not any(name == "ADD" or "--mount=type=secret" in rest for name, rest in found)

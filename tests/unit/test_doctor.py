@@ -1,6 +1,7 @@
 """Would a run start here? Every bad case is made for real: a missing file, a full disk, a node that shares nothing."""
 
 import importlib
+import inspect
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.numpy import save_file
+from verl.workers.config import HFModelConfig
 
 from harness import checks, doctor, doctor_cluster, doctor_machine, doctor_nodes, doctor_software
 from harness.assets import ROOT
@@ -175,6 +177,15 @@ def test_engines_are_imported_where_they_are_used(tiny: Flat, tmp_path: Path, mo
     only(engines(cuda(tiny)), "failure", "vllm", "libcudart.so.13")
     (tmp_path / "vllm.py").write_text("import os; os.kill(os.getpid(), 11)")
     only(engines(cuda(tiny)), "failure", "signal 11")
+
+
+def test_flash_attention_is_asked_for_where_verl_takes_it(tiny: Flat) -> None:
+    on_cuda = tiny | {"trainer.device": "cuda"}
+    only(engines(on_cuda), "ok")  # tiny names another
+    unnamed = {key: value for key, value in on_cuda.items() if key != doctor_software.ATTENTION}
+    assert doctor_software.FLASH_ATTN in only(engines(unnamed), "failure", "flash_attn", "not installed").remedy
+    only(engines(unnamed | {"trainer.device": "cpu"}), "ok")
+    assert f'"attn_implementation", "{doctor_software.DEFAULT_ATTENTION}"' in inspect.getsource(HFModelConfig)
 
 
 # -- machine ---------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ import pytest
 from fake_runs import write_run
 
 from harness import evaluate
+from harness.benchmark import BENCHMARKS, load_benchmark
 from harness.config import ConfigError
-from harness.evaluate import BENCHMARKS, load_benchmark, main, parts
+from harness.evaluate import main, parts
 from harness.rundir import EVAL_COLUMNS, RunDir, settings_hash
 
 QUESTIONS = 5
@@ -33,7 +34,7 @@ class StandIn:
     stop_after: int
     closed: int
 
-    def __init__(self, policy: Path, benchmark: Any, config: Any, engine: str, seed: int):
+    def __init__(self, policy: Path, benchmark: Any, config: Any, engine: str, seed: int, gpus: int | None):
         if engine not in ("transformers", "vllm"):
             raise ConfigError(f"engine={engine}: there are transformers, vllm")
         self.initial, self.k = str(policy) == "/initial", benchmark.k
@@ -286,6 +287,7 @@ def test_a_run_without_configuration_does_not_stop_the_others(
         (["run={run}", "benchmark=tiny_easy", "k=many"], "k=many: expected a whole number"),
         (["run={run}", "benchmark=tiny_easy", "step=last"], "step=last: expected a whole number"),
         (["run={run}", "benchmark=tiny_easy", "seed=0.5"], "seed=0.5: expected a whole number"),
+        (["run={run}", "benchmark=tiny_easy", "gpus=0"], "gpus=0: at least one"),
     ],
 )
 def test_bad_command_lines_are_one_line(
