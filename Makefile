@@ -74,7 +74,7 @@ test-slow: setup  ## statistical tests that train for many minutes
 	$(PY) -m pytest -m slow
 
 test-faults: setup  ## kill, fill, break and stop real runs and compare their records; runs on Slurm and standing Ray clusters
-	$(PY) -m pytest -n 2 -m faults
+	$(PY) -m pytest -n 2 -m faults tests/faults tests/e2e
 
 bench: setup  ## seconds per step and to the first step, beside TRL and bare verl; the scheduler at scale; grading; the report; into results/bench
 	$(PY) tests/bench/bench.py

@@ -1,31 +1,25 @@
 """From run directories to frames, figures and tables. Imports no torch, ray, verl or transformers."""
 
-from analysis.distributions import kept_weight, length_quantiles
-from analysis.figures import (
-    COLOURS,
+from analysis.figures.catalogue import FIGURES, Entry, draw_figure, missing
+from analysis.figures.curves import (
     CURVES,
-    FIGURES,
-    X_AXES,
     Curve,
-    Entry,
     accuracy_curve,
-    arm_tables,
     clip_curve,
     curve,
     draw,
-    draw_figure,
-    length_accuracy,
     length_curve,
-    missing,
     panels,
-    pointwise,
     reward_curve,
-    save,
     three_panels,
 )
-from analysis.load import KEYS, AnalysisError, Runs, load_runs, require_metric
-from analysis.matched import require_matched
-from analysis.summary import print_summary, summary_frame
+from analysis.figures.distributions import kept_weight, length_quantiles
+from analysis.figures.paths import length_accuracy
+from analysis.figures.style import COLOURS, save
+from analysis.runs.load import KEYS, AnalysisError, Runs, load_runs, require_metric
+from analysis.statistics.arms import X_AXES, arm_tables, pointwise
+from analysis.statistics.matched import require_matched
+from analysis.tables.summary import print_summary, summary_frame
 
 __all__ = [
     "COLOURS",

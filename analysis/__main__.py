@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.arms import X_AXES
-from analysis.load import AnalysisError, load_runs
-from analysis.report import REPORTS, FigureOptions, write_report
-from analysis.summary import print_summary
+from analysis.report.write import REPORTS, FigureOptions, write_report
+from analysis.runs.load import AnalysisError, load_runs
+from analysis.statistics.arms import X_AXES
+from analysis.tables.summary import print_summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,14 +6,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.claims import Claim, Claims, load_claims, three_digits
-from analysis.figures import MIN_T_RUNS, save, three_panels
-from analysis.load import AnalysisError, Runs, load_runs
-from analysis.matched import require_matched
-from analysis.numbers import Report, build_report
-from analysis.report import REPORTS
-from analysis.sections import arms_table, contrast_tables
-from analysis.tables import to_markdown
+from analysis.figures.curves import three_panels
+from analysis.figures.style import save
+from analysis.report.numbers import Report, build_report
+from analysis.report.sections import arms_table, contrast_tables
+from analysis.report.write import REPORTS
+from analysis.runs.load import AnalysisError, Runs, load_runs
+from analysis.statistics.arms import MIN_T_RUNS
+from analysis.statistics.claims import Claim, Claims, load_claims, three_digits
+from analysis.statistics.matched import require_matched
+from analysis.tables.render import to_markdown
 from harness.rundir import write_json
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

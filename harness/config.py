@@ -1,14 +1,12 @@
 """From command-line overrides to one resolved configuration, without torch and verl, so a mistake shows at once."""
 
 import contextlib
-import copy
 import hashlib
-import importlib
 import importlib.util
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from harness.assets import ROOT
 
 CONF = ROOT / "conf"
-ASSET_SCHEME = "asset:"
-ASSET_KEYS = ("actor_rollout_ref.model.path", "data.train_files", "data.val_files")
 
 
 class ConfigError(Exception):
@@ -56,55 +52,6 @@ def compose(overrides: Iterable[str]) -> DictConfig:
     inside = GlobalHydra.instance().is_initialized()  # in a multirun, whose Hydra looks into the same folders
     with contextlib.nullcontext() if inside else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("train", overrides=list(overrides))
-
-
-def asset_builders() -> dict[str, Callable[[int], Path]]:
-    """Everything that ``asset:<name>/...`` may name: a function from a seed to the built folder."""
-
-    def of(module: str, *arguments: Any, seeded: bool = True, function: str = "asset") -> Callable[[int], Path]:
-        def build(seed: int) -> Path:
-            asset = getattr(importlib.import_module(f"harness.tasks.{module}"), function)
-            return asset(*arguments, seed) if seeded else asset(*arguments)
-
-        return build
-
-    return {
-        "tiny": of("tiny", "tiny"),
-        "tiny_neutral": of("tiny", "tiny_neutral"),
-        "smollm2": of("smollm2", seeded=False),
-        "chain_sum": of("arithmetic", "chain_sum"),
-        "tiny_benchmarks": of("benchmarks", function="tiny_asset"),
-        "chain_sum_benchmarks": of("benchmarks", function="chain_sum_asset"),
-        **importlib.import_module("harness.data.prepare").builders(),
-    }
-
-
-def asset_path(key: str, value: str, seed: int) -> str:
-    """``value`` with ``asset:<name>/<file>`` replaced by a path, built if not there yet; anything else as it is.
-
-    Raises ``ConfigError`` for an unknown asset, naming ``key``.
-    """
-    if not value.startswith(ASSET_SCHEME):
-        return value
-    name, _, file = value.removeprefix(ASSET_SCHEME).partition("/")
-    builders = asset_builders()
-    if name not in builders:
-        raise ConfigError(f"{key}={value}: no asset {name}; there are {', '.join(sorted(builders))}")
-    folder = builders[name](seed)
-    return str(folder / file) if file else str(folder)
-
-
-def build_assets(config: DictConfig) -> DictConfig:
-    """A copy of the configuration with every ``asset:<name>/<file>`` replaced by a path, built if not there yet.
-
-    Run directories keep the names, so that they mean the same on another machine. Raises ``ConfigError``.
-    """
-    config = copy.deepcopy(config)
-    for key in ASSET_KEYS:
-        value = OmegaConf.select(config, key)
-        if isinstance(value, str):
-            OmegaConf.update(config, key, asset_path(key, value, config.harness.asset_seed))
-    return config
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

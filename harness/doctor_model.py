@@ -9,7 +9,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from harness import checks
-from harness.config import ConfigError, asset_path
+from harness.asset_names import asset_path
+from harness.config import ConfigError
 from harness.doctor_finding import Finding, Flat, describe, failure, ok, warning
 
 MODEL = "actor_rollout_ref.model"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.asset_names import asset_path
 from harness.assets import ROOT
-from harness.config import ConfigError, asset_path
+from harness.config import ConfigError
 from harness.doctor_finding import Flat, describe
 from harness.doctor_software import installed, training_packages
 

@@ -11,8 +11,8 @@ from urllib.parse import urlparse
 import pyarrow.parquet as pq
 
 from harness import checks
+from harness.asset_names import asset_path
 from harness.assets import ROOT
-from harness.config import asset_path
 from harness.doctor_finding import Finding, Flat, describe, failure, findings, local, ok, warning
 from harness.doctor_model import SHAPE, model_config
 from harness.doctor_software import SETUP

@@ -30,7 +30,8 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from harness.config import ConfigError, asset_path, compose, flatten
+from harness.asset_names import asset_path
+from harness.config import ConfigError, compose, flatten
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"

@@ -29,9 +29,10 @@ from rich.console import Console
 from rich.progress import track
 from yaml import YAMLError
 
+from harness.asset_names import asset_path
 from harness.benchmark import Benchmark, as_kind, load_benchmark
 from harness.checkpoints import checkpoints, intact
-from harness.config import ConfigError, asset_path
+from harness.config import ConfigError
 from harness.matching import content_hash
 from harness.rundir import EVAL_COLUMNS, RunDir, RunDirError, find_runs, settings_hash, write_json
 
@@ -103,7 +104,7 @@ def parts(questions: list[dict[str, Any]], k: int) -> Iterator[list[dict[str, An
 
 def summary(frame: pd.DataFrame, k: int) -> dict[str, Any]:
     """avg@k and unbiased pass@k in percent, mean tokens, truncated share, number of answers by the grader's outcome."""
-    from analysis.benchmarks import pass_at_k
+    from analysis.statistics.benchmarks import pass_at_k
 
     right = frame.groupby("question")["correct"].sum()
     powers = sorted({1, k, *(2**i for i in range(k.bit_length()) if 2**i <= k)})
@@ -239,7 +240,7 @@ def _default_engine() -> str:
 
 
 def _with_assets(config: DictConfig) -> DictConfig:
-    from harness.config import build_assets
+    from harness.asset_names import build_assets
 
     return build_assets(config)
 

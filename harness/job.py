@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from harness.config import build_assets
+from harness.asset_names import build_assets
 from harness.launch import ERROR_FILE, end_session
 from harness.rundir import RunDir
 

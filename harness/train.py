@@ -26,9 +26,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from harness import checks, doctor, matching
+from harness.asset_names import build_assets
 from harness.assets import ROOT
 from harness.checkpoints import condemn, drop_checkpoints, passed_over, resume_point
-from harness.config import CONF, ConfigError, build_assets, digest, flatten, register
+from harness.config import CONF, ConfigError, digest, flatten, register
 from harness.faults import classify
 from harness.grading import mathematics
 from harness.launch import train_process

@@ -156,7 +156,7 @@ def tell(one: Progress, told: dict[str, str], console: Console) -> None:
 def closing(cells: Sequence[Cell], console: Console) -> None:
     """The table and the curves of the cells that have become runs."""
     from analysis import AnalysisError, load_runs, print_summary
-    from analysis.report import write_figures
+    from analysis.report.write import write_figures
 
     paths = [cell.path for cell in cells if (cell.path / "manifest.json").exists()]
     if not paths:

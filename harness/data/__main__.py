@@ -15,7 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.config import ConfigError, asset_builders
+from harness.asset_names import asset_builders
+from harness.config import ConfigError
 from harness.data.prepare import card_of, folder_of, prepare
 from harness.data.table import BENCHMARKS, BUILT_HERE, DATA_SETS
 

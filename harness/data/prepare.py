@@ -44,7 +44,7 @@ def prepared(name: str, seed: int = 0) -> Path:
 
 
 def builders() -> dict[str, Callable[[int], Path]]:
-    """``prepared`` of every data set, as ``harness.config.asset_builders`` has them."""
+    """``prepared`` of every data set, as ``harness.asset_names.asset_builders`` has them."""
     return {name: partial(prepared, name) for name in DATA_SETS}
 
 

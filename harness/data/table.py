@@ -7,7 +7,7 @@ recipe/dapo and examples/data_preprocess, and for each benchmark scripts that pi
 
 from dataclasses import dataclass
 
-BUILT_HERE = ("tiny", "tiny_neutral", "chain_sum")  # harness.config.asset_builders makes these from nothing
+BUILT_HERE = ("tiny", "tiny_neutral", "chain_sum")  # harness.asset_names.asset_builders makes these from nothing
 
 
 @dataclass(frozen=True)

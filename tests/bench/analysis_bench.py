@@ -56,7 +56,7 @@ def parse_json(root: Path) -> None:
 
 
 def load(root: Path) -> None:
-    from analysis.load import load_runs
+    from analysis.runs.load import load_runs
 
     load_runs(root)
 
@@ -71,27 +71,27 @@ def parse_parquet(root: Path) -> None:
 
 
 def sequences(root: Path) -> None:
-    from analysis.load import load_runs
+    from analysis.runs.load import load_runs
 
     load_runs(root).sequences()
 
 
 def five_columns(root: Path) -> None:
-    from analysis.load import load_runs
+    from analysis.runs.load import load_runs
 
     load_runs(root).sequences(CLAIM_COLUMNS)
 
 
 def claims(root: Path) -> None:
-    from analysis.claims import evaluate, load_claims
-    from analysis.load import load_runs
+    from analysis.runs.load import load_runs
+    from analysis.statistics.claims import evaluate, load_claims
 
     evaluate(load_runs(root), load_claims())
 
 
 def figures(root: Path) -> None:
-    from analysis.load import load_runs
-    from analysis.report import write_figures
+    from analysis.report.write import write_figures
+    from analysis.runs.load import load_runs
 
     with tempfile.TemporaryDirectory(prefix="bench-figures-") as folder:
         write_figures(load_runs(root), Path(folder))
@@ -100,8 +100,8 @@ def figures(root: Path) -> None:
 def report(root: Path) -> None:
     from rich.console import Console
 
-    from analysis.load import load_runs
-    from analysis.report import write_report
+    from analysis.report.write import write_report
+    from analysis.runs.load import load_runs
 
     with tempfile.TemporaryDirectory(prefix="bench-report-") as folder:
         write_report(load_runs(root), "bench", Path(folder), console=Console(file=io.StringIO()))
@@ -188,9 +188,6 @@ def measured(case: str, root: Path) -> dict[str, float]:
     """Seconds by the wall and of the processor without the imports, peak memory with them."""
     import orjson  # noqa: F401
     import pyarrow.parquet  # noqa: F401
-
-    import analysis.claims
-    import analysis.report  # noqa: F401
 
     before = peak_bytes()
     began, used = time.perf_counter(), time.process_time()

@@ -29,8 +29,9 @@ import psutil
 from common import measure
 from omegaconf import DictConfig, OmegaConf
 
+from harness.asset_names import build_assets
 from harness.assets import ROOT
-from harness.config import build_assets, compose
+from harness.config import compose
 
 HERE = Path(__file__).resolve().parent
 TRL = "1.16.0"

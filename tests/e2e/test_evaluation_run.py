@@ -9,8 +9,8 @@ import pytest
 from e2e.launching import ROOT, run_dir, train
 
 from analysis import load_runs
-from analysis.paper_tables import benchmark_table
-from analysis.tables import Entry
+from analysis.tables.paper import benchmark_table
+from analysis.tables.table import Entry
 from harness.rundir import EVAL_COLUMNS, RunDir, settings_hash
 
 K = 2

@@ -7,7 +7,7 @@ import pytest
 from e2e.launching import ROOT, learnt, ordered, rows, run_dir, train
 
 from analysis import load_runs
-from analysis.fork import fork_frame
+from analysis.statistics.fork import fork_frame
 
 pytestmark = pytest.mark.slow  # five runs
 SAME = ["prompt_id", "sample", "response_hash", "tokens", "reward", "advantage"]

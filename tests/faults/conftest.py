@@ -15,8 +15,11 @@ after it, compared with those of an undisturbed run, bit by bit.
 """
 
 
-def pytest_terminal_summary(terminalreporter):
-    """One line for each fault that was tried, in the order of the test file; xdist sends properties to this process."""
+def pytest_terminal_summary(terminalreporter, config):
+    """One line for each fault that was tried, in the order of the test file; xdist sends properties to this process,
+    which must have been told this folder to have loaded this file."""
+    if hasattr(config, "workerinput"):
+        return
     rows = {}
     for reports in terminalreporter.stats.values():
         for report in reports:

@@ -14,7 +14,8 @@ from matplotlib.text import Annotation, Text
 from scipy import stats
 
 from analysis import AnalysisError, arm_tables, clip_curve, curve, draw, length_curve, pointwise, save, three_panels
-from analysis.figures import COLOURS, CURVES
+from analysis.figures.curves import CURVES
+from analysis.figures.style import COLOURS
 
 
 def frame_of(arms: dict[str, list[dict[str, np.ndarray]]]) -> pd.DataFrame:

@@ -328,7 +328,7 @@ def test_sequences_whose_columns_differ_from_step_to_step(tmp_path: Path) -> Non
 
 def test_analysis_imports_no_training_stack() -> None:
     code = (
-        "import analysis, analysis.__main__, analysis.imports, sys; "
+        "import analysis, analysis.__main__, analysis.runs.imports, sys; "
         "assert not {'torch', 'ray', 'verl', 'transformers', 'wandb', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -6,11 +6,20 @@ import pandas as pd
 import pytest
 import yaml
 
-from analysis.audit import SENTENCES, Sentence, audit, averages, check, differences, load_sentences, sentence_table
-from analysis.claims import load_claims
-from analysis.load import AnalysisError
-from analysis.published import load_published, printed, shown_benchmarks
-from analysis.tables import Table
+from analysis.runs.load import AnalysisError
+from analysis.statistics.claims import load_claims
+from analysis.tables.audit import (
+    SENTENCES,
+    Sentence,
+    audit,
+    averages,
+    check,
+    differences,
+    load_sentences,
+    sentence_table,
+)
+from analysis.tables.published import load_published, printed, shown_benchmarks
+from analysis.tables.table import Table
 
 PUBLISHED = load_published()
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.benchmarks import average, cell, compare, crossed, pass_at_k, question_means, sign_flip
-from analysis.intervals import t_interval
-from analysis.load import AnalysisError
+from analysis.runs.load import AnalysisError
+from analysis.statistics.benchmarks import average, cell, compare, crossed, pass_at_k, question_means, sign_flip
+from analysis.statistics.intervals import t_interval
 
 
 def evals_of(correct: Any, arm: str = "gspo", seeds: Any = None, benchmark: str = "aime") -> pd.DataFrame:

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from fake_runs import write_attempt, write_run, write_sequences
 
-import analysis.cache
-import analysis.frames
-from analysis.load import AnalysisError, Runs, load_runs
+import analysis.runs.cache
+import analysis.runs.frames
+from analysis.runs.load import AnalysisError, Runs, load_runs
 from harness.rundir import RunDir
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache that keeps files of any age."""
     monkeypatch.setenv("ANALYSIS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(analysis.cache, "SETTLED_SECONDS", -1e6)
+    monkeypatch.setattr(analysis.runs.cache, "SETTLED_SECONDS", -1e6)
     return tmp_path / "cache"
 
 
@@ -50,8 +50,8 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a file of the run was read")
 
-    monkeypatch.setattr(analysis.frames, "merge_metrics", refuse)
-    monkeypatch.setattr(analysis.frames, "_read_parquet", refuse)
+    monkeypatch.setattr(analysis.runs.frames, "merge_metrics", refuse)
+    monkeypatch.setattr(analysis.runs.frames, "_read_parquet", refuse)
 
 
 def test_the_second_load_reads_no_file_and_gives_the_same(
@@ -141,10 +141,10 @@ def test_a_damaged_cache_is_made_again(folder: Path, run: RunDir, where: str, mo
 def test_a_file_that_changed_a_moment_ago_is_not_kept(
     folder: Path, run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analysis.cache, "SETTLED_SECONDS", 60.0)
+    monkeypatch.setattr(analysis.runs.cache, "SETTLED_SECONDS", 60.0)
     load(run).sequences()
     assert not list(folder.iterdir())
-    monkeypatch.setattr(analysis.cache, "SETTLED_SECONDS", 0.02)
+    monkeypatch.setattr(analysis.runs.cache, "SETTLED_SECONDS", 0.02)
     time.sleep(0.05)
     load(run).sequences()
     assert len(list(folder.iterdir())) == 2
@@ -154,7 +154,7 @@ def test_without_a_folder_that_can_be_written_there_is_no_cache(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(analysis.cache, "SETTLED_SECONDS", -1e6)
+    monkeypatch.setattr(analysis.runs.cache, "SETTLED_SECONDS", -1e6)
     for given in ("", str(tmp_path / "file"), str(tmp_path / "file" / "below"), "/proc/self/none"):
         monkeypatch.setenv("ANALYSIS_CACHE", given)
         runs = load(run)
@@ -171,7 +171,7 @@ def test_a_folder_that_becomes_read_only_or_goes_away(
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(analysis.cache.tempfile, "mkstemp", refuse)  # root may write into any folder
+        patch.setattr(analysis.runs.cache.tempfile, "mkstemp", refuse)  # root may write into any folder
         assert runs.sequences()["tokens"].tolist() == [10, 11, 20, 21]
     for file in folder.iterdir():
         file.unlink()
@@ -198,9 +198,9 @@ def test_one_run_named_in_two_ways(folder: Path, run: RunDir, monkeypatch: pytes
 
 PROCESS = """
 import json, sys
-import analysis.cache
-analysis.cache.SETTLED_SECONDS = -1e6
-from analysis.load import load_runs
+import analysis.runs.cache
+analysis.runs.cache.SETTLED_SECONDS = -1e6
+from analysis.runs.load import load_runs
 for _ in range(10):
     runs = load_runs(sys.argv[1])
     tokens = runs.sequences()["tokens"].tolist()

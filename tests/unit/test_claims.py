@@ -13,9 +13,9 @@ from fake_runs import write_run, write_sequences
 from scipy import stats
 
 from analysis import AnalysisError, Runs, load_runs
-from analysis.claims import Claim, Result, evaluate, load_claims, results_frame, three_digits
-from analysis.pairs import Sample
-from analysis.quantities import QUANTITIES
+from analysis.statistics.claims import Claim, Result, evaluate, load_claims, results_frame, three_digits
+from analysis.statistics.pairs import Sample
+from analysis.statistics.quantities import QUANTITIES
 from harness.rundir import STANDARD_METRICS
 
 CLAIMS = load_claims()
@@ -531,8 +531,8 @@ def test_equal_arms_are_told_apart_as_seldom_as_the_level_says(monkeypatch: pyte
     # An experiment is five pairs of the pool, and a coin decides which run of a pair has which arm's name.
     named = in_memory({"gspo": {"response_length": np.ones((1, STEPS))}})
     drawn: dict[tuple[str, str], Sample] = {}
-    monkeypatch.setattr("analysis.claims.experiment_runs", lambda runs, rules: [])
-    monkeypatch.setattr("analysis.claims._sample", lambda members, claim, *_: drawn[claim.id, claim.row])
+    monkeypatch.setattr("analysis.statistics.claims.experiment_runs", lambda runs, rules: [])
+    monkeypatch.setattr("analysis.statistics.claims._sample", lambda members, claim, *_: drawn[claim.id, claim.row])
     verdicts = []
     for _ in range(experiments):
         chosen = rng.choice(pairs, 5, replace=False)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from harness.config import ConfigError, asset_builders, build_assets, digest, flatten
+from harness.asset_names import asset_builders, build_assets
+from harness.config import ConfigError, digest, flatten
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -171,7 +172,7 @@ def test_assets_are_built_by_name_and_seed_and_replaced_by_paths(
         asked.append(seed)
         return tmp_path / f"built-{seed}"
 
-    monkeypatch.setattr("harness.config.asset_builders", lambda: {"made": builder})
+    monkeypatch.setattr("harness.asset_names.asset_builders", lambda: {"made": builder})
     config = OmegaConf.create(
         {
             "harness": {"asset_seed": 3},

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.benchmarks import crossed, sign_flip
-from analysis.intervals import Interval, Values, holm, paired_t, t_interval, welch
+from analysis.statistics.benchmarks import crossed, sign_flip
+from analysis.statistics.intervals import Interval, Values, holm, paired_t, t_interval, welch
 
 RUNS = (2, 3, 5, 10)
 QUESTIONS, SAMPLES = 20, 8

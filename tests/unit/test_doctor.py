@@ -22,8 +22,9 @@ from safetensors.numpy import save_file
 from verl.workers.config import HFModelConfig
 
 from harness import checks, doctor, doctor_cluster, doctor_machine, doctor_nodes, doctor_software
+from harness.asset_names import asset_path
 from harness.assets import ROOT
-from harness.config import ConfigError, asset_path
+from harness.config import ConfigError
 from harness.doctor_cluster import job_findings, node_findings
 from harness.doctor_finding import Finding, failure, findings, ok
 from harness.doctor_machine import checkpoint_bytes, disk, gpus, host, kept_checkpoints

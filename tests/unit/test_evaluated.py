@@ -8,8 +8,8 @@ import pytest
 from fake_runs import training_like, write_run
 
 from analysis import load_runs
-from analysis.benchmarks import average, compare
-from analysis.claims import Result, evaluate, load_claims
+from analysis.statistics.benchmarks import average, compare
+from analysis.statistics.claims import Result, evaluate, load_claims
 from harness.rundir import RunDir
 
 CLAIMS = load_claims()

@@ -8,9 +8,9 @@ import pytest
 from fake_runs import write_run
 
 from analysis import load_runs
-from analysis.claims import load_claims
-from analysis.factorial import attribution, effects_frame, factorial
-from analysis.load import AnalysisError, Runs
+from analysis.runs.load import AnalysisError, Runs
+from analysis.statistics.claims import load_claims
+from analysis.statistics.factorial import attribution, effects_frame, factorial
 
 RULES = load_claims().rules["tiny"]
 CODES = {"grpo": (-0.5, -0.5), "grpo_sum": (-0.5, 0.5), "gspo": (0.5, -0.5), "luspo": (0.5, 0.5)}

@@ -9,13 +9,14 @@ import pytest
 from fake_runs import write_run, write_sequences
 from matplotlib.figure import Figure
 
-from analysis.claims import load_claims
-from analysis.fair import comparisons, spending_curves, tuning
-from analysis.figures import draw_figure
-from analysis.load import AnalysisError, Runs, load_runs
-from analysis.movement import with_movement
-from analysis.numbers import build_report
-from analysis.sections import contrast_tables
+from analysis.figures.catalogue import draw_figure
+from analysis.figures.spending import spending_curves
+from analysis.report.numbers import build_report
+from analysis.report.sections import contrast_tables
+from analysis.runs.load import AnalysisError, Runs, load_runs
+from analysis.statistics.claims import load_claims
+from analysis.statistics.fair import comparisons, tuning
+from analysis.statistics.movement import with_movement
 
 RULES = load_claims().rules["tiny"]
 STEPS = 20

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import AnalysisError, arm_tables, curve, length_accuracy, panels
-from analysis.arms import positions
-from analysis.curves import Curve, Limits, draw_curves
+from analysis.figures.curves import Curve, Limits, draw_curves
+from analysis.statistics.arms import positions
 
 
 def run_frame(arm: str, seed: int, **metrics: list[float]) -> pd.DataFrame:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from analysis import FIGURES, AnalysisError, draw_figure, load_runs, missing
-from analysis.paper_figures import SETTINGS, paper_figures
-from analysis.report import write_figures
+from analysis.figures.paper import SETTINGS, paper_figures
+from analysis.report.write import write_figures
 
 
 def texts(drawn: Axes | Figure) -> str:

@@ -7,11 +7,11 @@ from fake_runs import write_attempt, write_run
 from scipy import stats
 
 from analysis import load_runs
-from analysis.claims import load_claims
-from analysis.fork import fork_effects, fork_frame, is_fork
-from analysis.load import AnalysisError
-from analysis.matched import require_matched
-from analysis.numbers import build_report
+from analysis.report.numbers import build_report
+from analysis.runs.load import AnalysisError
+from analysis.statistics.claims import load_claims
+from analysis.statistics.fork import fork_effects, fork_frame, is_fork
+from analysis.statistics.matched import require_matched
 
 CHANGES = {"gspo": (0.4, 0.1, 0.3), "luspo": (0.9, 1.1, 1.3)}
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from fake_runs import write_run
 
-from analysis.benchmarks import cell, compare
-from analysis.import_evals import main
-from analysis.load import AnalysisError, load_runs
-from analysis.matched import require_matched
+from analysis.runs.import_evals import main
+from analysis.runs.load import AnalysisError, load_runs
+from analysis.statistics.benchmarks import cell, compare
+from analysis.statistics.matched import require_matched
 
 TABLE = "question,sample,correct,tokens\n7,0,1,10\n7,1,0,20\n9,0,1,30\n9,1,1,\n"
 NEW = ("--experiment", "multimodal", "--algo", "gspo", "--seed", "0")

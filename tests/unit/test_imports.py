@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from fake_runs import write_run
 
-from analysis.imports import import_verl, join, load_wandb
-from analysis.load import AnalysisError, load_runs
-from analysis.matched import require_matched
+from analysis.runs.imports import import_verl, join, load_wandb
+from analysis.runs.load import AnalysisError, load_runs
+from analysis.statistics.matched import require_matched
 from harness.rundir import STANDARD_METRICS, RunDir
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "tiny" / "gspo" / "seed=20"

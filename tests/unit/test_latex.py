@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from analysis.audit import audit
-from analysis.claims import load_claims
-from analysis.latex import PACKAGES, to_latex
-from analysis.load import load_runs
-from analysis.numbers import build_report
-from analysis.page import own_tables
-from analysis.paper_tables import benchmark_table, paper_table
-from analysis.published import load_published
-from analysis.settings_table import settings_table
-from analysis.tables import Entry, Table
+from analysis.report.numbers import build_report
+from analysis.report.page import own_tables
+from analysis.runs.load import load_runs
+from analysis.statistics.claims import load_claims
+from analysis.tables.audit import audit
+from analysis.tables.latex import PACKAGES, to_latex
+from analysis.tables.paper import benchmark_table, paper_table
+from analysis.tables.published import load_published
+from analysis.tables.settings import settings_table
+from analysis.tables.table import Entry, Table
 
 ROOT = Path(__file__).resolve().parents[2]
 LATIN = "".join(map(chr, [*range(0x20, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]))

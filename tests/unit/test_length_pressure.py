@@ -17,8 +17,8 @@ import pytest
 from fake_runs import write_run, write_sequences
 
 from analysis import AnalysisError, load_runs
-from analysis.claims import evaluate, load_claims
-from analysis.length_pressure import (
+from analysis.statistics.claims import evaluate, load_claims
+from analysis.statistics.length_pressure import (
     AGGREGATION,
     COLUMNS,
     LOSSES,

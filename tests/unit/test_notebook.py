@@ -7,7 +7,7 @@ import pytest
 from nbclient import NotebookClient
 
 from analysis import load_runs
-from analysis.claims import evaluate, load_claims
+from analysis.statistics.claims import evaluate, load_claims
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "analysis" / "report.ipynb"

@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from analysis import AnalysisError
-from analysis.length_pressure import TERMS
-from analysis.pressure_figures import (
+from analysis.figures.pressure import (
     clip_range_curves,
     decomposition_bars,
     length_clipping_curves,
     length_clipping_frame,
     pressure_curves,
 )
+from analysis.statistics.length_pressure import TERMS
 
 ADAM = "not the answer of Adam or of the plain gradient"
 

@@ -14,11 +14,11 @@ from scipy import stats
 
 from analysis import load_runs
 from analysis.__main__ import main
-from analysis.certificate import certificate
-from analysis.claims import evaluate, load_claims
-from analysis.numbers import build_report
-from analysis.page import Content, render_page
-from analysis.sections import claims_table
+from analysis.report.certificate import certificate
+from analysis.report.numbers import build_report
+from analysis.report.page import Content, render_page
+from analysis.report.sections import claims_table
+from analysis.statistics.claims import evaluate, load_claims
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "ray", "verl", "transformers", "omegaconf", "hydra", "tensordict")

@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 from fake_runs import write_run
 
-from analysis.load import AnalysisError, Runs, load_runs
-from analysis.paper_tables import benchmark_table, paper_table
-from analysis.published import load_published
-from analysis.settings_table import settings_table
-from analysis.tables import Entry, Table, save, to_csv, to_html, to_markdown
+from analysis.runs.load import AnalysisError, Runs, load_runs
+from analysis.tables.paper import benchmark_table, paper_table
+from analysis.tables.published import load_published
+from analysis.tables.render import save, to_csv, to_markdown
+from analysis.tables.settings import settings_table
+from analysis.tables.table import Entry, Table, to_html
 
 PUBLISHED = load_published()
 NASTY = r"50 % & a_b #1 {x} ~ ^ \ < > | $2 [-1.5, 3] *"

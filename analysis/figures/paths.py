@@ -1,0 +1,44 @@
+"""One quantity against another as a path through the steps: functions of tidy metrics and an ``Axes``."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis.figures.captions import caption
+from analysis.figures.style import line_styles, name_lines, prepare, single_axes, write_caption
+from analysis.runs.load import AnalysisError
+from analysis.statistics.arms import arm_tables
+
+
+def length_accuracy(frame: pd.DataFrame, ax: Axes | None = None, smooth: int = 1) -> Axes:
+    """Response length against training accuracy: each arm's mean over runs as a path through its steps.
+
+    A step that not all of the arm's runs have is left out, so that the path never moves because a run was lost.
+    """
+    ax = ax or single_axes()
+    lengths, accuracies = (arm_tables(frame, metric, smooth) for metric in ("response_length", "accuracy"))
+    prepare(ax, "training accuracy", "response length (tokens)")
+    paths = {}
+    for name, (algo, length) in lengths.items():
+        runs = length.columns.intersection(accuracies[name][1].columns)
+        both = pd.concat({"x": length[runs], "y": accuracies[name][1][runs]}, axis=1).dropna()
+        if both.size:
+            paths[name] = (algo, both)
+    if not paths:
+        raise AnalysisError("no arm has steps at which all of its runs have response_length and accuracy")
+    ends = []
+    for (name, (_, both)), style in zip(paths.items(), line_styles([algo for algo, _ in paths.values()]), strict=True):
+        x, y = both["x"].mean(axis=1), both["y"].mean(axis=1)
+        ax.plot(x, y, linewidth=1.2, gid="mean", zorder=2, **style)
+        for at, fill in ((0, "white"), (-1, style["color"])):
+            ax.plot(x.iloc[at], y.iloc[at], "o", markersize=7, color=style["color"], markerfacecolor=fill, zorder=3)
+        ends.append((name, x.iloc[-1], y.iloc[-1], style["color"]))
+    name_lines(ax, ends, beside=True)
+    steps = {name: f"{int(both.index[0])} to {int(both.index[-1])}" for name, (_, both) in paths.items()}
+    span = ", ".join(f"{name} {step}" for name, step in steps.items()) if len(set(steps.values())) > 1 else None
+    drawn = {name: (algo, both["x"]) for name, (algo, both) in paths.items()}
+    notes = [
+        "Mean over runs, without interval, as a path through the steps: open circle first, filled circle last.",
+        f"Steps: {span or next(iter(steps.values()))}, those that all runs of the arm have.",
+    ]
+    write_caption(ax, [*caption({"": drawn}, None, smooth), *notes])
+    return ax

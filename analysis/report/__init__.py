@@ -1,0 +1,1 @@
+"""The report: its numbers, its sections, and the page that shows them."""

@@ -1,0 +1,197 @@
+"""The report's own tables, made from its numbers (``numbers``): claims, arms, contrasts, matching, runs."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from analysis.report.numbers import ARM_COLUMNS, Report
+from analysis.statistics.arms import MIN_T_RUNS, X_AXES
+from analysis.statistics.claims import three_digits
+from analysis.statistics.fair import FAIR
+from analysis.tables.table import Entry, Table
+
+UNITS = {"ratio": " x", "points": " points", "tokens": " tokens"}
+TOKEN_MATCHED = "equal tokens"  # the rows of claims.yaml that compare at equal tokens
+
+
+def claims_table(report: Report, experiment: str) -> Table:
+    """Every claim that was put to the experiment, with what decides it; bold: supported or contradicted."""
+    rows = []
+    for result in of_experiment(report, experiment):
+        name = f"{result['id']}, {result['row']}" if result["row"] else result["id"]
+        decided = result["verdict"] in ("supported", "contradicted")
+        n = f"{result['n']}" if result["n"] else ""
+        window = "" if result["first_step"] is None else f"{result['first_step']}-{result['last_step']}"
+        fair = ("token" if TOKEN_MATCHED in result["row"] else "config") if len(result["arms"]) == 2 else ""
+        fair = "config, not data" if result["against"] else fair
+        rows.append(
+            (
+                name,
+                result["claim"],
+                Entry(result["verdict"], bold=decided),
+                _entry(result, result["text"]),
+                n,
+                window,
+                fair,
+                result["reason"],
+            )
+        )
+    percent, shown = 100 * report["level"], {row[6].split(",")[0] for row in rows}
+    return Table(
+        f"claims_{experiment}",
+        f"Claims of the paper, decided on {experiment}",
+        ("claim", "what it says", "verdict", "estimate", "pairs", "steps", "matched by", "why not"),
+        tuple(rows),
+        (
+            f"In brackets: {percent:g} % Student-t interval over runs paired by seed; for the primary claims "
+            f"({', '.join(_primaries(report))}) at the level of Holm's correction. x: a ratio; points: hundredths.",
+            "The rules were written before the runs: results/paper/claims.yaml.",
+            *(f"{name}: {text}." for name, text in FAIR.items() if name.split("-")[0] in shown),
+        ),
+    )
+
+
+def of_experiment(report: Report, experiment: str) -> list[dict[str, Any]]:
+    """The results of one experiment; claims about another kind of experiment are left out."""
+    return [
+        r for r in report["claims"] if r["experiment"] == experiment and not r["reason"].startswith("a claim about")
+    ]
+
+
+def arms_table(report: Report, experiment: str) -> Table:
+    """One row per arm: number of finished runs, and the mean over them of ``ARM_COLUMNS``."""
+    rows = []
+    for arm in report["experiments"][experiment]["arms"]:
+        n = f"{arm['n']} ({arm['not_done']} more not done)" if arm["not_done"] else str(arm["n"])
+        rows.append((arm["arm"], n, *(_cell(arm[name]) for name in ARM_COLUMNS)))
+    note = "Mean over finished runs; in brackets the t interval of the mean, of two runs minimum and maximum."
+    return Table(f"arms_{experiment}", f"Arms of {experiment}", ("arm", "n", *ARM_COLUMNS), tuple(rows), (note,))
+
+
+def contrast_tables(report: Report, experiment: str) -> list[Table]:
+    """The notions of fair, the 2 x 2, the attribution of the length difference and the forks, where it has them."""
+    content, tables = report["experiments"][experiment], []
+    if content.get("fair"):
+        tables.append(_fair_table(content, experiment))
+    if "factorial" in content:
+        rows = [
+            (r["quantity"], r["contrast"], _entry(r, _effect(r)), str(r["n"]), r["reason"])
+            for r in content["factorial"]
+        ]
+        notes = (
+            "ratio by sequence: gspo and luspo against grpo and grpo_sum; sum over tokens: grpo_sum and luspo against "
+            "grpo and gspo; interaction: what the sum does by sequence beyond what it does by token.",
+        )
+        columns = ("quantity", "effect", "estimate", "seeds", "why not")
+        tables.append(
+            Table(f"factorial_{experiment}", f"The 2 x 2 on {experiment}", columns, tuple(rows), notes, labels=2)
+        )
+    if "attribution" in content:
+        rows = [(r["part"], _entry(r, _effect({**r, "unit": "ratio"})), str(r["n"])) for r in content["attribution"]]
+        notes = ("The parts multiply to the whole, seed by seed.",)
+        title = f"What LUSPO's length over GSPO's is made of on {experiment}"
+        tables.append(Table(f"attribution_{experiment}", title, ("part", "estimate", "seeds"), tuple(rows), notes))
+    if "fork" in content:
+        rows = [(r["arm"], _entry(r, _effect({**r, "unit": "tokens"})), str(r["n"])) for r in content["fork"]]
+        notes = ("Change of the mean response length on the held-out prompts by one update.",)
+        title = f"One update of each loss from one checkpoint and batch: {experiment}"
+        tables.append(Table(f"fork_{experiment}", title, ("loss", "change", "parents"), tuple(rows), notes))
+    return tables
+
+
+def _fair_table(content: Report, experiment: str) -> Table:
+    """A row per pair of arms and outcome, a column per notion that was compared, and what tuning would need."""
+    by_row: dict[tuple[str, str], dict[str, Report]] = {}
+    for record in content["fair"]:
+        by_row.setdefault((record["contrast"], record["quantity"]), {})[record["notion"]] = record
+    notions = list(next(iter(by_row.values())))
+    rows = [(*key, *(_entry(of[name], _effect(of[name], n=True)) for name in notions)) for key, of in by_row.items()]
+    tuning = content["tuning"]
+    needed = (
+        f" It would need {', '.join(tuning['arms'])} at the learning rates "
+        f"{', '.join(f'{rate:g}' for rate in tuning['grid'])}, on other seeds than "
+        f"{', '.join(map(str, tuning['compared_seeds']))}."
+        if tuning
+        else ""
+    )
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
+    for record in (record for record in content["fair"] if record["reason"]):
+        reasons.setdefault((record["notion"], record["reason"]), {})[record["contrast"]] = None
+    notes = (
+        "Of lengths, the ratio at the end; of accuracies, the difference over the run. At equal tokens or movement the "
+        "steps compared are those of the run that has spent less.",
+        *(f"{name}: {text}." + needed * (name == "tuned") for name, text in FAIR.items()),
+        X_AXES["kl"].note,
+        *(f"{notion}, {', '.join(pairs)}: {reason}." for (notion, reason), pairs in reasons.items()),
+    )
+    title = f"Contrasts on {experiment} by notion of fair (pairs of runs)"
+    return Table(f"fair_{experiment}", title, ("arms", "quantity", *notions), tuple(rows), notes, labels=2)
+
+
+def certificate_table(report: Report, experiment: str) -> Table:
+    """What was equal, what was not, and how one knows."""
+    content = report["experiments"][experiment]["certificate"]
+    same = content["same_start"]
+    rows = [
+        ("matched in all that is not treatment", "yes" if content["matched"] else f"NO: {content['why_not']}"),
+        ("declared to differ", ", ".join(content["varies"]) or "nothing"),
+        ("fingerprints", "; ".join(f"{name}: {', '.join(arms)}" for name, arms in content["fingerprints"].items())),
+        (
+            "same first responses",
+            f"{same['equal']} of {same['pairs']} pairs of runs of one seed" if same["pairs"] else "not recorded",
+        ),
+    ]
+    for key, values in content["treatment"].items():
+        rows.append((f"treatment: {key}", ", ".join(f"{arm} {value}" for arm, value in values.items())))
+    for kind in ("versions", "hardware"):
+        for name, values in content[kind].items():
+            differ = " (runs differ)" if len(values) > 1 else ""
+            rows.append((f"{kind}: {name}", " | ".join(values) + differ))
+    notes = (
+        "Not matched, because the losses differ in it: the clip range, the size of the gradient, tokens spent.",
+        *(f"{name}: {text}." for name, text in FAIR.items()),
+    )
+    return Table(
+        f"matching_{experiment}", f"Matching certificate of {experiment}", ("what", "found"), tuple(rows), notes
+    )
+
+
+def runs_table(report: Report) -> Table:
+    """Every run, the failed and incomplete ones too, with what went wrong."""
+    rows = []
+    for run in report["runs"]:
+        remarks = "; ".join(filter(None, [run["error"], *run["warnings"]]))
+        state = Entry(run["state"], bold=run["state"] != "done")
+        minutes = "" if run["minutes"] is None else f"{run['minutes']:.1f}"
+        rows.append((run["run"], state, f"{run['last_step']} of {run['planned_steps']}", minutes, remarks))
+    done = sum(run["state"] == "done" for run in report["runs"])
+    title = f"Runs: {done} of {len(rows)} done"
+    return Table("runs", title, ("run", "state", "step", "minutes", "remarks"), tuple(rows))
+
+
+def _primaries(report: Report) -> Iterable[str]:
+    return dict.fromkeys(result["id"] for result in report["claims"] if result["primary"])
+
+
+def _entry(record: dict[str, Any], text: str, **kwargs: Any) -> Entry:
+    numbers = {"mean": record["estimate"], "low": record["low"], "high": record["high"], "n": record["n"]}
+    return Entry(text, **{name: float("nan") if value is None else value for name, value in numbers.items()}, **kwargs)
+
+
+def _effect(record: dict[str, Any], n: bool = False) -> str:
+    """Estimate and interval in the record's unit; without an interval the estimate alone; ``n``: and how many."""
+    if record["estimate"] is None or not record["n"]:
+        return "not tested"
+    signed = record["unit"] != "ratio"
+    estimate, low, high = (
+        "" if value is None else f"{value:+.2f}" if signed else three_digits(value)
+        for value in (record["estimate"], record["low"], record["high"])
+    )
+    interval = f" [{low}, {high}]" if record["n"] >= MIN_T_RUNS else ""
+    return estimate + UNITS[record["unit"]] + interval + f" ({record['n']})" * n
+
+
+def _cell(cell: Report) -> Entry:
+    if not cell["n"]:
+        return Entry("-")
+    spread = f" [{three_digits(cell['low'])}, {three_digits(cell['high'])}]" if cell["n"] > 1 else ""
+    return Entry(three_digits(cell["mean"]) + spread, cell["mean"], cell["low"], cell["high"], cell["n"])

@@ -1,0 +1,160 @@
+"""What runs leave for a reader: figures, tables, ``report.json`` and one HTML page."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from analysis.figures.catalogue import FIGURES, draw_figure, missing
+from analysis.figures.style import save
+from analysis.report.numbers import build_report
+from analysis.report.page import Content, Drawn, own_tables, render_page
+from analysis.runs.load import AnalysisError, Runs, require_metric
+from analysis.statistics.arms import require_view, x_axis
+from analysis.statistics.claims import load_claims
+from analysis.statistics.matched import require_matched
+from analysis.statistics.movement import with_movement
+from analysis.tables.audit import audit
+from analysis.tables.paper import benchmark_table, paper_table
+from analysis.tables.published import load_published
+from analysis.tables.render import save as save_table
+from analysis.tables.settings import settings_table
+from harness.rundir import write_json
+
+REPORTS = Path("results/reports")
+PAPER_TABLES = (2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """How figures are drawn (``draw_figure``), and the keys in which their runs may differ (``require_matched``)."""
+
+    x: str = "step"
+    smooth: int = 1
+    paper_axes: bool = False
+    varies: Sequence[str] = ()
+
+
+def write_figures(
+    runs: Runs,
+    out: Path | None = None,
+    view: FigureOptions | None = None,
+    console: Console | None = None,
+    names: Collection[str] | None = None,
+) -> list[Path]:
+    """Draw the figures ``names`` (every entry of ``FIGURES``), say where, and list those that are missing and why.
+
+    ``out``: folder of the figures, with several experiments a folder in it for each; by default
+    ``results/reports/<experiment>/figures``. Raises ``AnalysisError`` if the runs of an experiment are not matched:
+    one figure would contrast them; or if no run recorded what the x axis needs.
+    """
+    console, view = console or Console(), view or FigureOptions()
+    several = runs.runs["experiment"].nunique() > 1
+    written: list[Path] = []
+    absent: list[str] = []
+    for experiment, name, drawn, reason in _figures(runs, view, names or FIGURES):
+        folder = REPORTS / experiment / "figures" if out is None else out / experiment if several else out
+        if drawn is None:
+            absent.append(f"missing {name}{f' in {experiment}' if several and experiment else ''}: {reason}")
+            continue
+        png, pdf = save(drawn, folder / name)
+        console.print(f"wrote {png} and .pdf", highlight=False, soft_wrap=True)
+        written += [png, pdf]
+    for line in absent:
+        console.print(line, highlight=False, soft_wrap=True)
+    return written
+
+
+def write_report(
+    runs: Runs, name: str, out: Path | None = None, view: FigureOptions | None = None, console: Console | None = None
+) -> Path:
+    """Write ``index.html``, ``report.json``, ``figures/`` and ``tables/`` into ``out`` (``results/reports/<name>``).
+
+    Returns the page's path. Raises ``AnalysisError`` as ``write_figures`` does.
+    """
+    console, view = console or Console(), view or FigureOptions()
+    folder = out or REPORTS / name
+    with console.status("claims and contrasts") as status:
+        report = build_report(runs, load_claims(), view.varies)
+        figures: dict[str, list[Drawn]] = {experiment: [] for experiment in report["experiments"]}
+        absent: dict[str, dict[str, str]] = {experiment: {} for experiment in report["experiments"]}
+        for experiment, figure, drawn, reason in _figures(runs, view, FIGURES):
+            status.update(f"figure {figure} {experiment}")
+            if drawn is None:
+                absent.setdefault(experiment or "paper", {})[figure] = reason
+                continue
+            png, _ = save(drawn, folder / "figures" / experiment / figure)
+            figures[experiment].append(Drawn(figure, FIGURES[figure].title, png.read_bytes()))
+        report["missing_figures"] = absent
+        status.update("tables")
+        published = load_published()
+        parts = [runs.select(experiment=experiment) for experiment in report["experiments"]]
+        content = Content(
+            figures,
+            absent,
+            benchmarks=[
+                benchmark_table(runs, varies=view.varies),
+                *(paper_table(number, runs, published, varies=view.varies) for number in PAPER_TABLES),
+            ],
+            settings=[settings_table(part.trained()) for part in parts],
+            paper=audit(published),
+        )
+        own = own_tables(report)
+        tables = [
+            *(t for chapter in own.values() for t in chapter),
+            *content.benchmarks,
+            *content.settings,
+            *content.paper,
+        ]
+        for table in tables:
+            save_table(table, folder / "tables")
+        write_json(folder / "report.json", report)
+        page = folder / "index.html"
+        page.write_text(render_page(name, report, content), encoding="utf-8")
+    shown = sum(map(len, figures.values()))
+    lacking = sum(map(len, absent.values()))
+    console.print(
+        f"wrote {page}: {len(runs.runs)} runs, {shown} figures ({lacking} missing, the page says why), "
+        f"{len(tables)} tables",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return page
+
+
+def _figures(
+    runs: Runs, view: FigureOptions, names: Collection[str]
+) -> Iterator[tuple[str, str, Axes | Figure | None, str]]:
+    """(experiment, name, figure, "") of every figure, or (experiment, name, None, why it is missing).
+
+    A figure after the paper's is drawn once, for the first of its experiments, "" if that has no runs; the others for
+    each experiment.
+    """
+    require_view(view.smooth, view.x, view.paper_axes)
+    runs = runs.trained()
+    parts = {str(name): runs.select(experiment=name) for name in runs.runs["experiment"].unique()}
+    experiments = {name: with_movement(part) if view.x == "kl" else part for name, part in parts.items()}
+    for part in experiments.values():
+        require_matched(part, view.varies)
+        if view.x != "step":
+            require_metric(part.metrics, x_axis(view.x).column(part.metrics))
+    wanted = [name for name in FIGURES if name in names]
+    for experiment, part in experiments.items():
+        for name in wanted:
+            entry = FIGURES[name]
+            if entry.experiments and entry.experiments[0] != experiment:
+                continue
+            shown = runs if entry.experiments else part
+            try:
+                drawn = draw_figure(name, shown, None, view.x, view.smooth, view.paper_axes, view.varies)
+            except AnalysisError as error:
+                yield experiment, name, None, str(error).removeprefix(f"figure {name}: ")
+                continue
+            yield experiment, name, drawn, ""
+    for name in wanted:
+        entry = FIGURES[name]
+        if entry.experiments and entry.experiments[0] not in experiments:
+            yield "", name, None, missing(name, runs, view.varies)

@@ -1,0 +1,1 @@
+"""Run directories, and results from elsewhere, as tidy frames."""

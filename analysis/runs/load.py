@@ -1,0 +1,236 @@
+"""Run directories -> tidy frames. Everything else in ``analysis`` starts from ``load_runs``."""
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.runs.cache import cache_folder
+from analysis.runs.frames import Table, read_eval, read_metrics, read_sequences, stacked
+from harness.rundir import EVAL_COLUMNS, STANDARD_METRICS, RunDir, RunDirError, find_runs
+
+KEYS = ("run", "experiment", "arm", "algo", "seed")  # what names a row of every frame
+
+
+class AnalysisError(Exception):
+    """Input that cannot be analysed; the message is one line that names the file, key or metric."""
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Runs as tidy frames; ``run`` is ``<experiment>/<arm>/seed=<n>`` and unique.
+
+    runs: one row per run, failed and incomplete ones included: ``KEYS``, clip, fingerprint, state (of
+        ``rundir.STATES``), last_step (with training metrics), planned_steps, minutes (of training, over all attempts;
+        NaN if unknown), path, error (one line or ""), warnings (tuple of lines).
+    metrics: one row per run and step: ``KEYS``, step, then one float column per metric. ``STANDARD_METRICS`` always
+        exist. NaN is missing: a row of validation only (step 0, a resume) has NaN in all training metrics, so a count
+        of training steps must count values, not rows.
+    manifests: run -> its ``manifest.json``.
+    cache: folder that keeps what is read from files (``analysis.runs.cache``), None: none.
+    """
+
+    runs: pd.DataFrame
+    metrics: pd.DataFrame
+    manifests: dict[str, dict[str, Any]]
+    cache: Path | None = None
+
+    def select(self, **where: Any) -> "Runs":
+        """The runs whose columns have the given values (one value or several), e.g. ``select(arm=["gspo", "luspo"])``.
+
+        Raises ``AnalysisError`` if a column does not exist or if no run is left.
+        """
+        runs = self.runs
+        for column, wanted in where.items():
+            if column not in runs:
+                raise AnalysisError(f"runs have no column {column!r}; there are {', '.join(runs.columns)}")
+            values = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
+            left = runs[runs[column].isin(values)]
+            if left.empty:
+                there = ", ".join(str(value) for value in runs[column].unique())
+                raise AnalysisError(f"no run with {column} {', '.join(map(str, values))}; there are {there}")
+            runs = left
+        names = set(runs["run"])
+        return Runs(
+            runs.reset_index(drop=True),
+            self.metrics[self.metrics["run"].isin(names)].reset_index(drop=True),
+            {run: manifest for run, manifest in self.manifests.items() if run in names},
+            self.cache,
+        )
+
+    def trained(self) -> "Runs":
+        """The runs that were to train; the others stand for an initial model that was evaluated."""
+        planned = self.runs["run"][self.runs["planned_steps"] > 0]
+        return self.select(run=list(planned)) if len(planned) else self
+
+    def sequences(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row per response of all steps: ``KEYS``, then ``columns`` (all by default; ``rundir.SEQUENCE_COLUMNS``).
+
+        Read from disk, or the cache, at each call and not held: take ``responses`` where there are many. Without any
+        file the frame is empty. Raises ``AnalysisError`` naming a file that cannot be read or lacks a column.
+        """
+        return _stack(self.responses(columns), KEYS, columns or ())
+
+    def responses(self, columns: Sequence[str] | None = None) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+        """The row in ``runs`` of each run that recorded responses, and ``sequences`` of it without ``KEYS``.
+
+        One run in memory at a time. Raises ``AnalysisError`` as ``sequences`` does.
+        """
+        for row in self.runs.to_dict("records"):
+            files = list(RunDir(Path(row["path"])).sequences().values())
+            if files:
+                with _one_line():
+                    frame = read_sequences(files, columns, row["path"], self.cache)
+                if len(frame):
+                    yield {str(key): value for key, value in row.items()}, frame
+
+    def evals(self, benchmark: str | None = None) -> pd.DataFrame:
+        """One row per question and sample of one benchmark or all: ``KEYS``, benchmark, ``rundir.EVAL_COLUMNS``.
+
+        Without any evaluation the frame is empty. Read once and held: not to be changed. Raises ``AnalysisError``
+        naming a file that cannot be read, lacks a column or has a row twice.
+        """
+        frame = self._evals
+        return frame if benchmark is None else frame[frame["benchmark"] == benchmark].reset_index(drop=True)
+
+    @cached_property
+    def _evals(self) -> pd.DataFrame:
+        found = ((row, RunDir(Path(row["path"])).evals()) for row in self.runs.to_dict("records"))
+        named = (({**row, "benchmark": name}, file) for row, files in found for name, file in files.items())
+        parts = ((row, read_eval(file)) for row, file in named)
+        return _stack(parts, (*KEYS, "benchmark"), tuple(EVAL_COLUMNS))
+
+
+def load_runs(paths: str | PathLike[str] | Iterable[str | PathLike[str]], cache: bool = True) -> Runs:
+    """Load every run directory at or below ``paths`` (one path or several).
+
+    ``cache``: keep what is read as Parquet in ``cache.cache_folder()`` and read it from there as long as the run's
+    files are unchanged; manifest and status are always read anew. Raises ``AnalysisError``: no run found, the same run
+    in two places, a file that is missing, broken or of a newer schema. A torn last line of a metrics file is dropped
+    and noted in ``warnings`` of its run.
+    """
+    roots = [Path(p) for p in ([paths] if isinstance(paths, str | PathLike) else paths)]
+    found = {rundir.path.resolve(): rundir for root in roots for rundir in find_runs(root)}
+    if not found:
+        looked = ", ".join(str(root) if root.exists() else f"{root} (does not exist)" for root in roots)
+        raise AnalysisError(f"no runs found: no manifest.json at or below {looked or 'no path at all'}")
+    folder = cache_folder() if cache else None
+    return assemble((_load_one(rundir, folder) for rundir in found.values()), folder)
+
+
+def assemble(parts: Iterable[tuple[dict[str, Any], Table, dict[str, Any]]], cache: Path | None = None) -> Runs:
+    """``Runs`` of each run's row of ``runs`` (``run_row``), its metrics and its manifest.
+
+    Raises ``AnalysisError`` if two have the same name.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    tables, manifests = [], {}
+    for row, table, manifest in parts:
+        run = row["run"]
+        if run in rows:  # a copy would be averaged as if it were another seed
+            raise AnalysisError(f"run {run} is there twice: {rows[run]['path']} and {row['path']}; give one of them")
+        rows[run] = row
+        tables.append(table)
+        manifests[run] = manifest
+    runs = pd.DataFrame.from_records(list(rows.values()))
+    whole = stacked(tables, STANDARD_METRICS)
+    keys = runs[list(KEYS)].take(np.repeat(np.arange(len(runs)), [len(table.steps) for table in tables]))
+    keys = keys.reset_index(drop=True).assign(step=whole.steps)
+    metrics = pd.concat([keys, pd.DataFrame(whole.values, columns=whole.names)], axis=1)
+    return Runs(runs, metrics, manifests, cache)
+
+
+def run_row(
+    manifest: Mapping[str, Any],
+    *,
+    state: str,
+    last_step: int,
+    path: str,
+    warnings: Iterable[str],
+    minutes: float = math.nan,
+    error: str = "",
+) -> dict[str, Any]:
+    """A row of ``Runs.runs``. Raises KeyError for what the manifest lacks."""
+    experiment, arm, algo, seed = (manifest[key] for key in ("experiment", "arm", "algo", "seed"))
+    return {
+        "run": f"{experiment}/{arm}/seed={int(seed)}",
+        "experiment": experiment,
+        "arm": arm,
+        "algo": algo,
+        "seed": int(seed),
+        "clip": manifest.get("clip", ""),
+        "fingerprint": manifest["fingerprint"],
+        "state": state,
+        "last_step": last_step,
+        "planned_steps": int(manifest["planned_steps"]),
+        "minutes": minutes,
+        "path": path,
+        "error": error,
+        "warnings": tuple(warnings),
+    }
+
+
+def require_metric(frame: pd.DataFrame, metric: str) -> None:
+    """Raise ``AnalysisError`` if ``frame`` has no column ``metric`` (naming the nearest ones) or no value in it."""
+    if metric in frame and metric not in {*KEYS, "step"}:
+        if frame[metric].isna().all():
+            raise AnalysisError(f"metric {metric!r} has no value in these runs")
+        return
+    known = [column for column in frame.columns.difference([*KEYS, "step"]) if frame[column].notna().any()]
+    near = difflib.get_close_matches(metric, known, n=3, cutoff=0.5)
+    hint = f"nearest: {', '.join(near)}" if near else f"{len(known)} others are recorded, none with a similar name"
+    raise AnalysisError(f"unknown metric {metric!r}; {hint}")
+
+
+def _load_one(rundir: RunDir, cache: Path | None) -> tuple[dict[str, Any], Table, dict[str, Any]]:
+    """One run's row of ``runs``, its metrics and its manifest."""
+    try:
+        manifest = rundir.manifest()
+        # A run killed between its two files is one of the incomplete runs, which stay in the count.
+        there = (rundir.path / "status.json").exists()
+        status = rundir.status() if there else {"state": "incomplete", "error": "status.json is missing"}
+        metrics, notes = read_metrics(rundir.metrics_files(), str(rundir.path), cache)
+    except (RunDirError, OSError) as error:
+        raise AnalysisError(str(error)) from None
+    try:
+        row = run_row(
+            manifest,
+            state=status["state"],
+            path=str(rundir.path),
+            minutes=float(status.get("seconds") or math.nan) / 60,
+            error=" ".join(str(status.get("error") or "").split()),
+            **notes,
+        )
+    except KeyError as error:
+        raise AnalysisError(f"{rundir.path / 'manifest.json'}: has no {error}") from None
+    return row, metrics, manifest
+
+
+def _stack(
+    parts: Iterable[tuple[Mapping[Any, Any], pd.DataFrame]], keys: Sequence[str], columns: Sequence[str]
+) -> pd.DataFrame:
+    """The frames of (row, frame) one below the other, with the row's keys in front; without any an empty frame."""
+    frames = []
+    with _one_line():
+        for row, frame in parts:
+            for at, key in enumerate(keys):
+                frame.insert(at, key, row[key])
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*keys, *columns])
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What is wrong with a run directory as ``AnalysisError``."""
+    try:
+        yield
+    except RunDirError as error:
+        raise AnalysisError(str(error)) from None

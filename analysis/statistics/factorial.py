@@ -1,0 +1,109 @@
+"""The 2 x 2 of losses: (ratio and clip by token or by sequence) x (mean or sum over a response's tokens).
+
+============  ==========  ========
+..            mean        sum
+============  ==========  ========
+by token      grpo        grpo_sum
+by sequence   gspo        luspo
+============  ==========  ========
+
+Effects are contrasts of the four arms within a seed, so intervals are over runs paired by seed. On-policy, with one
+update a rollout, the ratio is 1 and both levels of the first factor are one and the same loss: its effect must vanish.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.runs.load import Runs
+from analysis.statistics.intervals import Interval, t_interval
+from analysis.statistics.pairs import Sample, collect, experiment_runs
+from analysis.statistics.quantities import QUANTITIES
+
+CORNERS = ("grpo", "grpo_sum", "gspo", "luspo")
+
+# Weights of the corners. An effect of a factor is the mean over the other's levels; the two add up to luspo - grpo.
+CONTRASTS: dict[str, tuple[float, ...]] = {
+    "ratio by sequence": (-0.5, -0.5, 0.5, 0.5),
+    "sum over tokens": (-0.5, 0.5, -0.5, 0.5),
+    "interaction": (1, -1, -1, 1),
+    "sum, ratio by token": (-1, 1, 0, 0),
+    "sum, ratio by sequence": (0, 0, -1, 1),
+}
+
+# What is compared: the quantity and window of ``quantities``, and its unit once it is back from logarithms.
+RESPONSES = {
+    "response length": ("length", "end", "ratio"),
+    "accuracy": ("accuracy", "run", "points"),
+    "clipped tokens": ("clipped_tokens", "run", "ratio"),
+}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One contrast of one quantity. interval: over seeds, of natural logarithms where ``unit`` is ratio."""
+
+    quantity: str
+    contrast: str
+    unit: str
+    interval: Interval
+    sample: Sample
+
+    def record(self) -> dict[str, Any]:
+        """A flat row, effects in the unit: factors for ratio, hundredths for points; NaN without an interval."""
+        back = np.exp if self.unit == "ratio" else float
+        found = self.interval
+        return {
+            "quantity": self.quantity,
+            "contrast": self.contrast,
+            "unit": self.unit,
+            **{name: float(back(getattr(found, name))) for name in ("estimate", "low", "high")},
+            "p": found.p,
+            "n": found.n,
+            "reason": self.sample.missing or "; ".join(sorted(set(self.sample.left_out.values()))),
+        }
+
+
+def factorial(runs: Runs, rules: Mapping[str, Any], level: float = 0.95) -> list[Effect]:
+    """Every contrast of every quantity over the seeds that all four corners have; empty unless all four have runs.
+
+    rules: one entry of ``rules`` of claims.yaml, for its windows. Raises ``AnalysisError`` if the arms are not matched.
+    """
+    if not set(CORNERS) <= set(runs.runs["arm"]):
+        return []
+    members = experiment_runs(runs.select(arm=CORNERS), rules)
+    effects = []
+    for name, (quantity, window, unit) in RESPONSES.items():
+        sample = collect(members, CORNERS, QUANTITIES[quantity], window)
+        table = np.array(list(sample.values.values())).reshape(-1, len(CORNERS))
+        for contrast, weights in CONTRASTS.items():
+            effects.append(Effect(name, contrast, unit, t_interval(table @ np.array(weights), level), sample))
+    return effects
+
+
+def attribution(effects: list[Effect]) -> pd.DataFrame:
+    """What LUSPO's length over GSPO's is made of, as factors that multiply to it: part, estimate, low, high, n.
+
+    Taking 1/|y| away where hardly anything is clipped (grpo_sum over grpo) is the part of 1/|y|; what the same change
+    does beyond that under the sequence-level ratio and its clip (the interaction) is the part of the clip. Two parts of
+    one sum: read them together with their intervals, and with the on-policy sweep, where the second part is 1.
+    """
+    of = {effect.contrast: effect for effect in effects if effect.quantity == "response length"}
+    rows = []
+    for part, contrast in (
+        ("LUSPO over GSPO", "sum, ratio by sequence"),
+        ("of it 1/|y|", "sum, ratio by token"),
+        ("of it ratio and clip by sequence", "interaction"),
+    ):
+        if contrast in of:
+            record = of[contrast].record()
+            rows.append({"part": part, **{key: record[key] for key in ("estimate", "low", "high", "n")}})
+    return pd.DataFrame(rows, columns=["part", "estimate", "low", "high", "n"])
+
+
+def effects_frame(effects: list[Effect]) -> pd.DataFrame:
+    """One row per effect, columns as in ``Effect.record``."""
+    return pd.DataFrame([effect.record() for effect in effects])

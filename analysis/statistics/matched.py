@@ -1,0 +1,63 @@
+"""Whether runs may be compared: they agree in every controlled key, or in all but those that are declared to vary."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from analysis.runs.load import AnalysisError, Runs
+
+UNKNOWN = "unknown"  # what `require_matched` is told to let runs pass whose settings are not recorded
+# What runs on other data differ in (``require_matched``).
+DATA_KEYS = ("hash.train_data", "hash.heldout_data", "data.train_max_samples", "data.val_max_samples")
+MAX_KEYS_NAMED = 8
+PARENT = "hash.fork"  # the checkpoint that a fork started from
+
+
+def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
+    """Raise ``AnalysisError`` unless all runs agree in every controlled key but those that ``varies`` declares.
+
+    ``varies`` holds flattened config keys or their prefixes (``data`` covers ``data.train_batch_size``). The message
+    names two runs and up to 8 keys in which they differ, with both values. Runs without a fingerprint (imported ones)
+    cannot be proved matched; they pass only where ``varies`` declares ``UNKNOWN`` too. Forks of other parents may have
+    other seeds: a parent is then a part of the seed, within which everything is compared.
+    """
+    fingerprints = runs.runs["fingerprint"]
+    unknown = runs.runs["run"][fingerprints == ""]
+    if len(unknown) and len(runs.runs) > 1 and UNKNOWN not in varies:
+        raise AnalysisError(
+            f"not matched: the settings of {unknown.iloc[0]} are not recorded, so nothing proves that they equal the "
+            f"others'; if you know that they do, declare {UNKNOWN!r} as varying"
+        )
+    # Equal fingerprints mean equal controlled keys, so one run per fingerprint stands for the others.
+    first, *others = runs.runs[fingerprints != ""].drop_duplicates("fingerprint")["run"].to_list() or [""]
+    for other in others:
+        a, b = (runs.manifests[run].get("controlled", {}) for run in (first, other))
+        if not (a and b):  # known by their fingerprints alone
+            if UNKNOWN in varies:
+                continue
+            raise AnalysisError(
+                f"not matched: the fingerprints of {first} and {other} differ, in what is not recorded; if you know "
+                f"that it does not matter, declare {UNKNOWN!r} as varying"
+            )
+        absent = object()  # so that a key set to null differs from one that is not there
+        differ = [key for key in sorted({*a, *b}) if a.get(key, absent) != b.get(key, absent)]
+        if differ == [PARENT] and not _seeds(runs, a) & _seeds(runs, b):
+            continue
+        undeclared = [key for key in differ if not any(key == v or key.startswith(f"{v}.") for v in varies)]
+        if undeclared:
+            named = [f"{key} ({a.get(key, 'absent')} | {b.get(key, 'absent')})" for key in undeclared[:MAX_KEYS_NAMED]]
+            more = f" and {len(undeclared) - len(named)} more" if len(undeclared) > len(named) else ""
+            raise AnalysisError(f"not matched: {first} and {other} differ in {', '.join(named)}{more}")
+        if not differ:
+            raise AnalysisError(
+                f"not matched: the fingerprints of {first} and {other} differ, but no controlled key does"
+            )
+
+
+def _seeds(runs: Runs, controlled: dict[str, Any]) -> set[int]:
+    """Seeds of the runs that forked from the parent of ``controlled``."""
+    parent = controlled.get(PARENT)
+    return {
+        int(row["seed"])
+        for row in runs.runs.to_dict("records")
+        if runs.manifests[row["run"]].get("controlled", {}).get(PARENT) == parent
+    }

@@ -1,0 +1,1 @@
+"""Tables, the paper's and ours, and their renderings."""
