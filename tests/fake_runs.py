@@ -11,6 +11,10 @@ import pandas as pd
 
 from harness.rundir import RunDir
 
+NARROW = {  # as ``manifest``: a sequence-level range
+    "treatment": {f"actor_rollout_ref.actor.clip_ratio_{side}": at for side, at in (("low", 3e-3), ("high", 4e-3))}
+}
+
 
 def write_run(
     root: Path,
