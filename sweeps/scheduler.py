@@ -142,6 +142,9 @@ class Scheduler:
 
     def _start(self, one: Progress, place: dict[str, Any], now: float) -> bool:
         run = one.cell.run
+        if status_of(run).get("state") == "running":  # somebody else's by now, as of a controller that is gone
+            one.state, one.submission = "running", None
+            return False
         attempts = len(run.attempts())
         run.path.mkdir(parents=True, exist_ok=True)
         (run.path / LAUNCH_LOG).write_text("")

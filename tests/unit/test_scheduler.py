@@ -206,6 +206,20 @@ def test_a_run_that_somebody_else_started_is_waited_for(trial: Any, last: int, s
     assert len(one.started()) == starts
 
 
+def test_a_run_that_somebody_else_starts_while_it_waits_is_not_started_twice(trial: Any, tmp_path: Path) -> None:
+    first, waiting = cell(tmp_path, "first"), cell(tmp_path, "waiting")
+    one = trial(cells=[first, waiting], places=1)
+    one.turns(3)
+    waiting.run.new_attempt()
+    for _ in range(20):  # the first ends meanwhile
+        waiting.run.write_status("running", host=HOST)
+        one.turns(1)
+    assert one.started() == ["first"]
+    waiting.run.write_status("done", last_step=6, host=None)
+    assert one.run() == {"first": "done", "waiting": "done"}
+    assert one.started() == ["first"]
+
+
 def test_a_silent_foreign_run_is_taken_over(trial: Any) -> None:
     one = trial()
     write_steps(one.cells[0].run.new_attempt(), [], one.launcher.now)
