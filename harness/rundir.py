@@ -60,7 +60,7 @@ SEQUENCE_COLUMNS = {
     "pull": "sum over tokens of |dL/dlogp|, free of the number of ranks",
     "entropy": "mean over tokens of the policy's entropy at the rollout, nats",
     "response_hash": "CRC-32 of the response's token ids",
-    "rollout_gap": "mean over tokens of log pi_old - log pi_rollout; 0 up to rounding if the engines agree",
+    "rollout_gap": "mean over tokens of log pi_old - log pi_rollout; 0 up to rounding if engines agree and top_p is 1",
 }
 
 # Columns of every evaluation file.
