@@ -125,7 +125,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Flat:
     }
 
 
-@pytest.mark.parametrize(("name", "algo"), zip(PRESETS, ("luspo_norm", "fspo", "dr_grpo", "sapo", "gmpo"), strict=True))
+@pytest.mark.parametrize(
+    ("name", "algo"), list(zip(PRESETS, ("luspo_norm", "fspo", "dr_grpo", "sapo", "gmpo"), strict=True))
+)
 def test_merging_an_algorithm_is_what_hydra_does(
     flat: Callable[..., Flat], flat_preset: Callable[[str, str], Flat], name: str, algo: str
 ) -> None:
