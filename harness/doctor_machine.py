@@ -87,9 +87,10 @@ def _gpu_memory(flat: Flat, memory: list[tuple[int, int]]) -> Iterator[Finding]:
 def update_bytes(flat: Flat) -> float | None:
     """Bytes on a GPU during an update as ``harness.estimate`` has them, None where it knows no such model."""
     from harness import estimate
+    from harness.shape import shape_of
 
     try:
-        return estimate.training(flat, estimate.shape_of(flat)).total
+        return estimate.training(flat, shape_of(flat)).total
     except ConfigError:
         return None
 
@@ -156,9 +157,10 @@ def checkpoint_bytes(flat: Flat) -> float | None:
     From ``harness.estimate``, which knows the engines; for models that it does not know from the weights' files.
     """
     from harness import estimate
+    from harness.shape import shape_of
 
     try:
-        return estimate.training(flat, estimate.shape_of(flat)).checkpoint
+        return estimate.training(flat, shape_of(flat)).checkpoint
     except ConfigError:
         folder = model_folder(flat)
         count = parameters(folder) if folder else 0

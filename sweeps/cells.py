@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness import estimate, matching
 from harness.config import ConfigError, compose, flatten
 from harness.rundir import RunDir
+from harness.shape import shape_of
 
 SEED = "seed"
 
@@ -86,7 +87,7 @@ def cell_of(overrides: Sequence[str]) -> Cell:
 def _needs(flat: dict[str, Any], steps: int) -> tuple[float | None, float]:
     """(GPU-hours or None, bytes of checkpoints), by ``harness.estimate``; 0 bytes for a model of unknown shape."""
     try:
-        shape = estimate.shape_of(flat)
+        shape = shape_of(flat)
     except ConfigError:
         return None, 0.0
     kept = (flat["trainer.max_actor_ckpt_to_keep"] or steps) if flat["trainer.save_freq"] > 0 else 0

@@ -10,8 +10,9 @@ import torch
 from omegaconf import OmegaConf
 
 from harness.config import CONF, ConfigError
-from harness.estimate import Shape, main, rows, sampling, shape_of, step, tokens_per_gpu, training
+from harness.estimate import main, rows, sampling, step, tokens_per_gpu, training
 from harness.presets import PRESETS
+from harness.shape import Shape, shape_of
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"

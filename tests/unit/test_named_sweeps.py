@@ -11,6 +11,7 @@ import yaml
 from harness import estimate, matching
 from harness.assets import ROOT
 from harness.config import ConfigError
+from harness.shape import shape_of
 from sweeps import cells, named
 from sweeps.cells import Cell, cell_of, cells_of
 from sweeps.named import load, names
@@ -94,7 +95,7 @@ def test_a_cell_is_the_run_that_training_would_do(written: Callable[..., str], f
         assert cell.path == matching.run_path(mine, list(cell.overrides))
         assert cell.path.parent.name == matching.arm_name(mine, list(cell.overrides)) == "gspo,clip=own"
         assert (cell.planned, cell.nodes, cell.gpus, cell.hours) == (20, 1, 0, None)
-        one = estimate.training(mine, estimate.shape_of(mine)).checkpoint
+        one = estimate.training(mine, shape_of(mine)).checkpoint
         assert cell.disk == mine["trainer.max_actor_ckpt_to_keep"] * one
         assert cell == cell_of(cell.overrides)  # each by itself is what all are together
     assert cell.name == "tiny/gspo,clip=own/seed=3"
