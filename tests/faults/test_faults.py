@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -64,7 +65,8 @@ def report(record_property):
         assert sorted(one.run.metrics()[0]) == list(WHOLE)
         assert_same_record(undisturbed, one.run, WHOLE)
         lost = "nothing: its watcher was gone" if {} in outcomes else "-"
-        short = f"{said['cause']}: {said['error'][:90]}" if said else lost
+        error = re.sub(r"(?<=\s)/\S+", "...", said.get("error", ""))  # a path of the test's own
+        short = f"{said['cause']}: {error[:90]}" if said else lost
         record_property(
             "fault",
             {
