@@ -22,5 +22,8 @@ def own_cluster() -> str:
 
 
 if __name__ == "__main__":
-    train = [sys.executable, "-m", "harness.train", *sys.argv[1:], f"{ADDRESS}={own_cluster()}"]
-    os.execv(sys.executable, train)
+    try:
+        address = own_cluster()
+    except RuntimeError as refused:
+        sys.exit(f"error: {refused}")  # a line that the scheduler takes for a refusal, not for a lost start
+    os.execv(sys.executable, [sys.executable, "-m", "harness.train", *sys.argv[1:], f"{ADDRESS}={address}"])
