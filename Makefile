@@ -60,7 +60,7 @@ eval: setup  ## evaluate the runs in RUNS on BENCHMARK (k answers a question: AR
 	$(PY) -m harness.evaluate run=$(subst $() ,$(comma),$(strip $(RUNS))) benchmark=$(BENCHMARK) $(ARGS)
 
 readme: setup  ## the README's figure and tables, generated from results/reference
-	$(PY) -m analysis.readme results/reference
+	$(PY) -m analysis.report.readme results/reference
 
 lint: setup  ## ruff and the type checker
 	$(PY) -m ruff check .

@@ -13,7 +13,7 @@ from analysis.figures.curves import (
     reward_curve,
     three_panels,
 )
-from analysis.figures.distributions import kept_weight, length_quantiles
+from analysis.figures.distributions import effective_weight, length_quantiles
 from analysis.figures.paths import length_accuracy
 from analysis.figures.style import COLOURS, save
 from analysis.runs.load import KEYS, AnalysisError, Runs, load_runs, require_metric
@@ -37,7 +37,7 @@ __all__ = [
     "curve",
     "draw",
     "draw_figure",
-    "kept_weight",
+    "effective_weight",
     "length_accuracy",
     "length_curve",
     "length_quantiles",

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.matching import differences
+from harness.config.matching import differences
 from harness.rundir import RunDir, RunDirError
 
 

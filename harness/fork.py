@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.assets import ROOT
-from harness.checkpoints import checkpoints, intact
+from harness.paths import ROOT
+from harness.run.checkpoints import checkpoints, intact
 from harness.rundir import RunDir, RunDirError
 
 # Of the parent's command line: what the fork says itself.

@@ -35,6 +35,9 @@ STALE_SECONDS = 12 * HEARTBEAT_SECONDS
 SUBMISSION = "submission.json"
 LAUNCH_LOG = "launch.log"
 BEING_TRAINED = "is being trained"  # in what it said: refused now, and not for ever
+# In an attempt's folder: why its training process ended, and a file whose presence asks it to end.
+ERROR_FILE = "error.json"
+STOP_FILE = "stop"
 LAUNCHER_FOLDER = "launcher"  # whatever else it needs
 BEFORE_A_RUN = frozenset({".lock", SUBMISSION, LAUNCH_LOG, LAUNCHER_FOLDER})
 
@@ -53,14 +56,14 @@ SEQUENCE_COLUMNS = {
     "accuracy": "1 right, 0 wrong",
     "advantage": "A_i, the same for all tokens of the response",
     "log_ratio": "mean over tokens of log pi_theta - log pi_old, at the response's update",
-    "outside_low": "tokens whose ratio is below 1 - clip_ratio_low (sequence-level losses: all or none)",
-    "outside_high": "tokens whose ratio is above 1 + clip_ratio_high; both NaN for a loss without a range",
+    "out_of_range_low": "tokens whose ratio is below 1 - clip_ratio_low (sequence-level losses: all or none)",
+    "out_of_range_high": "tokens whose ratio is above 1 + clip_ratio_high; both NaN for a loss without a range",
     "clipped": "tokens with advantage not 0 whose surrogate has gradient 0",
-    "kept_ratio": "mean over tokens of (ratio if not clipped else 0); else derivative over its on-policy value",
-    "pull": "sum over tokens of |dL/dlogp|, free of the number of ranks",
+    "effective_ratio": "mean over tokens of (ratio if not clipped else 0); else derivative over its on-policy value",
+    "gradient_weight": "sum over tokens of |dL/dlogp|, free of the number of ranks",
     "entropy": "mean over tokens of the policy's entropy at the rollout, nats",
     "response_hash": "CRC-32 of the response's token ids",
-    "rollout_gap": "mean over tokens of log pi_old - log pi_rollout; 0 up to rounding if engines agree and top_p is 1",
+    "rollout_logprob_diff": "mean over tokens of log pi_old - log pi_rollout; 0 but for rounding if engines agree, top_p 1",
 }
 
 # Columns of every evaluation file.

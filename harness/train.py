@@ -25,17 +25,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from harness import checks, doctor, matching
-from harness.asset_names import build_assets
-from harness.assets import ROOT
-from harness.checkpoints import condemn, drop_checkpoints, passed_over, resume_point
-from harness.config import CONF, ConfigError, digest, flatten, register
-from harness.faults import classify
+from harness.config import ConfigError, digest, flatten, matching, register
+from harness.doctor import checkup, rules
 from harness.grading import mathematics
-from harness.launch import train_process
-from harness.progress import Monitor
+from harness.paths import CONF, ROOT
+from harness.run.checkpoints import condemn, drop_checkpoints, passed_over, resume_point
+from harness.run.failures import classify
+from harness.run.process import train_process
+from harness.run.progress import Monitor
+from harness.run.watch import Watch
 from harness.rundir import BEFORE_A_RUN, BEING_TRAINED, STALE_SECONDS, RunDir, RunDirError, write_json
-from harness.watch import Watch
+from harness.tasks.registry import build_assets
 
 PACKAGES = ("verl", "torch", "ray", "transformers", "tensordict", "TransferQueue", "hydra-core", "pandas", "numpy")
 # Exit statuses, for whoever launched the run.
@@ -53,9 +53,9 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
         raise ConfigError(str(error).splitlines()[0]) from None
     if built["harness.fork_from"]:
         built["harness.fork_from"] = str(ROOT / built["harness.fork_from"])
-    warnings = checks.check(built)
+    warnings = rules.check(built)
     if built["trainer.device"] != "cpu":
-        warnings += doctor.before_run(built)
+        warnings += checkup.before_run(built)
     kinds = matching.classify(flat, matching.content_hashes(built))
     arm = matching.arm_name(flat, overrides)
     manifest = {

@@ -24,17 +24,17 @@ from rich.live import Live
 
 from harness.config import ConfigError
 from sweeps.control import cancel, run_sweep
-from sweeps.named import load, names
+from sweeps.definition import load, names
 from sweeps.view import plan_table, status_table
 
 WATCH_SECONDS = 5.0
 
 
 def plan(name: str, overrides: list[str], console: Console) -> int:
-    """Print the cells and what they need."""
-    from sweeps.book import Book
+    """Print the trials and what they need."""
+    from sweeps.state import SweepState
 
-    console.print(plan_table(load(name), Book.of(name, overrides).cells))
+    console.print(plan_table(load(name), SweepState.of(name, overrides).trials))
     return 0
 
 
@@ -45,35 +45,35 @@ def run(name: str, overrides: list[str], console: Console) -> int:
 
 def status(name: str, overrides: list[str], console: Console) -> int:
     """Print the table once."""
-    from sweeps.book import Book
+    from sweeps.state import SweepState
 
-    book = Book.last(name, overrides)
-    console.print(status_table(book.cells, book.lock))
+    state = SweepState.last(name, overrides)
+    console.print(status_table(state.trials, state.lock))
     return 0
 
 
 def watch(name: str, overrides: list[str], console: Console) -> int:
     """Print the table until interrupted."""
-    from sweeps.book import Book
+    from sweeps.state import SweepState
 
-    book = Book.last(name, overrides)
-    with Live(status_table(book.cells, book.lock), console=console, auto_refresh=False) as live:
+    state = SweepState.last(name, overrides)
+    with Live(status_table(state.trials, state.lock), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(WATCH_SECONDS)
-            live.update(status_table(book.cells, book.lock), refresh=True)
+            live.update(status_table(state.trials, state.lock), refresh=True)
 
 
 def manifests(name: str, overrides: list[str], console: Console) -> int:
-    """Write a manifest for each cell; ``--to FOLDER`` among the overrides says where."""
-    from sweeps.book import Book
-    from sweeps.manifests import defaults, take_settings, write_rayjobs
+    """Write a manifest for each trial; ``--to FOLDER`` among the overrides says where."""
+    from sweeps.launchers.kubernetes import defaults, take_settings, write_rayjobs
+    from sweeps.state import SweepState
 
     if "--to" not in overrides or overrides[-1] == "--to":
         raise ConfigError("manifests: --to FOLDER is missing")
     at = overrides.index("--to")
     folder, rest = Path(overrides[at + 1]), overrides[:at] + overrides[at + 2 :]
     settings, rest = take_settings(rest)
-    files = write_rayjobs(Book.of(name, rest).cells, settings, folder, defaults())
+    files = write_rayjobs(SweepState.of(name, rest).trials, settings, folder, defaults())
     console.print(f"{len(files)} manifests in {folder}; kubectl apply -f {folder}", highlight=False, soft_wrap=True)
     return 0
 

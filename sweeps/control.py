@@ -8,12 +8,12 @@ from typing import Any
 from rich.console import Console
 
 from harness.config import ConfigError
-from harness.progress import Monitor
-from sweeps.book import Book
-from sweeps.cells import Cell
-from sweeps.local import Local
+from harness.run.progress import Monitor
+from sweeps.launchers.local import Local
 from sweeps.lock import HeldError, Lock, alive, read
 from sweeps.scheduler import Launcher, Progress, Rules, Scheduler, status_of, submission_of
+from sweeps.state import SweepState
+from sweeps.trials import Trial
 
 SETTLE_SECONDS = 60.0
 CLOSING = ("response_length", "clip_fraction", "reward", "accuracy")  # drawn at the end; `make report` draws all
@@ -23,12 +23,12 @@ def launchers() -> dict[str, Callable[..., Launcher]]:
     """The launchers by name; each is imported only when it is asked for."""
 
     def slurm(**settings: Any) -> Launcher:
-        from sweeps.slurm import Slurm
+        from sweeps.launchers.slurm import Slurm
 
         return Slurm(**settings)
 
     def ray_jobs(**settings: Any) -> Launcher:
-        from sweeps.ray_jobs import RayJobs
+        from sweeps.launchers.ray_jobs import RayJobs
 
         return RayJobs(**settings)
 
@@ -46,25 +46,25 @@ def launcher(kind: str, settings: Mapping[str, Any]) -> Launcher:
         raise ConfigError(f"hydra/launcher={kind}: {error}") from None
 
 
-def run_cells(
-    cells: Sequence[Cell], where: Launcher, rules: Rules, console: Console, go_on: Callable[[], bool] = lambda: True
+def run_trials(
+    trials: Sequence[Trial], where: Launcher, rules: Rules, console: Console, go_on: Callable[[], bool] = lambda: True
 ) -> int:
-    """Run the cells to their end, or until ``go_on`` says no; prints the outcome. Returns the exit status.
+    """Run the trials to their end, or until ``go_on`` says no; prints the outcome. Returns the exit status.
 
-    Raises ``ConfigError`` for a cell that could never run there, before anything starts.
+    Raises ``ConfigError`` for a trial that could never run there, before anything starts.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
         signal.signal(number, signal.default_int_handler)
-    where.check(cells)
-    scheduler = Scheduler(cells, where, rules)
+    where.check(trials)
+    scheduler = Scheduler(trials, where, rules)
     told: dict[str, str] = {}
     try:
         with Monitor(console) as monitor:
 
             def each() -> bool:
-                for one in scheduler.cells:
-                    if (one.cell.path / "manifest.json").exists():
-                        monitor.watch(one.cell.run)
+                for one in scheduler.trials:
+                    if (one.trial.path / "manifest.json").exists():
+                        monitor.watch(one.trial.run)
                     tell(one, told, console)
                 monitor.update()
                 return go_on()
@@ -80,10 +80,10 @@ def run_cells(
         left = "stopped" if where.ends_with_us else "what was submitted goes on"
         console.print(f"interrupted, {left}; the same command continues", style="yellow")
         return 130
-    closing(cells, console)
+    closing(trials, console)
     if scheduler.failed:
         console.print(
-            f"{len(scheduler.failed)} of {len(cells)} runs are not done; the same command continues them",
+            f"{len(scheduler.failed)} of {len(trials)} runs are not done; the same command continues them",
             soft_wrap=True,
         )
     return int(not scheduler.over or bool(scheduler.failed))
@@ -94,52 +94,52 @@ def settle(scheduler: Scheduler) -> None:
     end = time.time() + SETTLE_SECONDS
     while time.time() < end and any(
         one.state == "running" and one.submission and scheduler.launcher.alive(one.submission)
-        for one in scheduler.cells
+        for one in scheduler.trials
     ):
         time.sleep(0.2)
 
 
 def run_sweep(name: str, overrides: Sequence[str], console: Console) -> int:
     """Run a named sweep, as its only controller. Returns the exit status; raises ``ConfigError``."""
-    book = Book.of(name, overrides)
-    where = launcher(book.kind, book.launcher_settings)
-    rules = Rules(book.sweep.retries, book.sweep.backoff_seconds)
+    state = SweepState.of(name, overrides)
+    where = launcher(state.kind, state.launcher_settings)
+    rules = Rules(state.sweep.retries, state.sweep.backoff_seconds)
     try:
-        with Lock(book.lock) as lock:
-            book.write()
-            book.wish.unlink(missing_ok=True)
+        with Lock(state.lock) as lock:
+            state.write()
+            state.wish.unlink(missing_ok=True)
 
             def go_on() -> bool:
                 if not lock.held():
-                    raise ConfigError(f"{book.lock}: another controller has taken over")
-                return not book.wish.exists()
+                    raise ConfigError(f"{state.lock}: another controller has taken over")
+                return not state.wish.exists()
 
-            return run_cells(book.cells, where, rules, console, go_on)
+            return run_trials(state.trials, where, rules, console, go_on)
     except HeldError as error:
         raise ConfigError(str(error)) from None
 
 
 def cancel(name: str, overrides: Sequence[str], console: Console) -> int:
     """End a named sweep's controller, wherever it is, and all runs that it started. Returns 1 if some could not be."""
-    book = Book.last(name, overrides)
-    where = launcher(book.kind, book.launcher_settings)
-    if not book.folder.exists():
+    state = SweepState.last(name, overrides)
+    where = launcher(state.kind, state.launcher_settings)
+    if not state.folder.exists():
         console.print("nothing was ever started")
         return 0
-    book.wish.touch()
+    state.wish.touch()
     end = time.time() + SETTLE_SECONDS
-    while time.time() < end and (holder := read(book.lock)) and alive(holder, time.time()):
+    while time.time() < end and (holder := read(state.lock)) and alive(holder, time.time()):
         time.sleep(0.2)
     asked, left = 0, 0
-    for cell in book.cells:
-        submission = submission_of(cell.run)
+    for trial in state.trials:
+        submission = submission_of(trial.run)
         if submission and submission["launcher"] == where.name and where.alive(submission):
             where.cancel(submission)
             asked += 1
-        elif status_of(cell.run).get("state") == "running":
+        elif status_of(trial.run).get("state") == "running":
             left += 1
             console.print(
-                f"{cell.name}: runs on {status_of(cell.run).get('host')}, not started from here", soft_wrap=True
+                f"{trial.name}: runs on {status_of(trial.run).get('host')}, not started from here", soft_wrap=True
             )
     console.print(f"{asked} runs asked to end" if asked else "nothing was left to end")
     return int(left > 0)
@@ -147,18 +147,18 @@ def cancel(name: str, overrides: Sequence[str], console: Console) -> int:
 
 def tell(one: Progress, told: dict[str, str], console: Console) -> None:
     """Print an error once, when it is new."""
-    if one.error and told.get(one.cell.name) != one.error:
-        told[one.cell.name] = one.error
+    if one.error and told.get(one.trial.name) != one.error:
+        told[one.trial.name] = one.error
         what = "given up" if one.state == "failed" else "will be tried again"
-        console.print(f"{one.cell.name}: {one.error} ({what})", style="red", highlight=False, soft_wrap=True)
+        console.print(f"{one.trial.name}: {one.error} ({what})", style="red", highlight=False, soft_wrap=True)
 
 
-def closing(cells: Sequence[Cell], console: Console) -> None:
-    """The table and the curves of the cells that have become runs."""
+def closing(trials: Sequence[Trial], console: Console) -> None:
+    """The table and the curves of the trials that have become runs."""
     from analysis import AnalysisError, load_runs, print_summary
     from analysis.report.write import write_figures
 
-    paths = [cell.path for cell in cells if (cell.path / "manifest.json").exists()]
+    paths = [trial.path for trial in trials if (trial.path / "manifest.json").exists()]
     if not paths:
         return
     try:

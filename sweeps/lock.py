@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from harness.launch import living
+from harness.run.process import living
 from harness.rundir import HEARTBEAT_SECONDS, STALE_SECONDS
 
 

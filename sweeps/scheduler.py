@@ -1,7 +1,7 @@
-"""Runs the cells of a sweep through a launcher until each is done or given up.
+"""Runs the trials of a sweep through a launcher until each is done or given up.
 
 All state is in the run directories: a scheduler that starts where another one died finds what runs, what is done and
-what failed, and goes on. It asks a launcher for three things only: room for a cell, to start it, whether it is still
+what failed, and goes on. It asks a launcher for three things only: room for a trial, to start it, whether it is still
 there; how a run went is read from its directory.
 """
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.faults import CAUSES
+from harness.run.failures import CAUSES
 from harness.rundir import BEING_TRAINED, LAUNCH_LOG, SUBMISSION, RunDir, RunDirError, read_json, write_json
-from sweeps.cells import Cell
+from sweeps.trials import Trial
 
 LONGEST_BACKOFF = 1800.0
 GONE_SECONDS = 5.0  # a process may be gone a moment before its last words are on a shared disk
@@ -21,21 +21,21 @@ Submission = Mapping[str, Any]
 
 
 class Launcher(Protocol):
-    """Where cells run. poll_seconds: between two looks; ends_with_us: whether its runs end with the scheduler."""
+    """Where trials run. poll_seconds: between two looks; ends_with_us: whether its runs end with the scheduler."""
 
     name: str
     poll_seconds: float
     ends_with_us: bool
 
-    def check(self, cells: Sequence[Cell]) -> None:
+    def check(self, trials: Sequence[Trial]) -> None:
         """Raise ``ConfigError`` if one of them could never run there."""
         ...
 
-    def place(self, cell: Cell, running: Sequence[Submission]) -> dict[str, Any] | None:
-        """Where the cell can start now beside the ``running`` submissions (fields of its submission), or None."""
+    def place(self, trial: Trial, running: Sequence[Submission]) -> dict[str, Any] | None:
+        """Where the trial can start now beside the ``running`` submissions (fields of its submission), or None."""
         ...
 
-    def start(self, cell: Cell, place: dict[str, Any]) -> dict[str, Any]:
+    def start(self, trial: Trial, place: dict[str, Any]) -> dict[str, Any]:
         """Start it and return what identifies it, JSON values all. Raises ``LaunchError``."""
         ...
 
@@ -49,7 +49,7 @@ class Launcher(Protocol):
 
 
 class LaunchError(Exception):
-    """A launcher could not start a cell; the message is one line."""
+    """A launcher could not start a trial; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Rules:
 
 @dataclass
 class Progress:
-    """What the scheduler knows of a cell. state: waiting, running, done, failed."""
+    """What the scheduler knows of a trial. state: waiting, running, done, failed."""
 
-    cell: Cell
+    trial: Trial
     state: str = "waiting"
     not_before: float = 0.0
     error: str | None = None
@@ -79,38 +79,38 @@ class Scheduler:
 
     def __init__(
         self,
-        cells: Sequence[Cell],
+        trials: Sequence[Trial],
         launcher: Launcher,
         rules: Rules | None = None,
         clock: Callable[[], float] = time.time,
     ):
         self.launcher, self.rules, self.clock = launcher, rules or Rules(), clock
         self.began = clock()
-        # Large cells first within a priority: a gap that they need does not come by itself later.
-        order = sorted(cells, key=lambda c: (-c.priority, -c.gpus, -(c.hours or 0.0)))
-        self.cells = [Progress(cell) for cell in order]
-        for one in self.cells:
+        # Large trials first within a priority: a gap that they need does not come by itself later.
+        order = sorted(trials, key=lambda c: (-c.priority, -c.gpus, -(c.hours or 0.0)))
+        self.trials = [Progress(trial) for trial in order]
+        for one in self.trials:
             self._find(one)
 
     @property
     def over(self) -> bool:
-        return all(one.state in ("done", "failed") for one in self.cells)
+        return all(one.state in ("done", "failed") for one in self.trials)
 
     @property
     def failed(self) -> list[Progress]:
-        return [one for one in self.cells if one.state == "failed"]
+        return [one for one in self.trials if one.state == "failed"]
 
     def turn(self) -> None:
         """One look: what has ended, what to try again, what there is room for."""
         now = self.clock()
-        for one in self.cells:
+        for one in self.trials:
             if one.state == "running":
                 self._look(one, now)
-        running = [one.submission for one in self.cells if one.state == "running" and one.submission]
-        for one in self.cells:
+        running = [one.submission for one in self.trials if one.state == "running" and one.submission]
+        for one in self.trials:
             if one.state != "waiting" or one.not_before > now:
                 continue
-            place = self.launcher.place(one.cell, running)
+            place = self.launcher.place(one.trial, running)
             if place is not None and self._start(one, place, now):
                 assert one.submission
                 running.append(one.submission)
@@ -125,15 +125,15 @@ class Scheduler:
 
     def cancel(self) -> None:
         """Ask everything that runs to end."""
-        for one in self.cells:
+        for one in self.trials:
             if one.state == "running" and one.submission:
                 self.launcher.cancel(one.submission)
 
     def _find(self, one: Progress) -> None:
-        """Where an earlier scheduler, or anybody, left the cell."""
-        status = status_of(one.cell.run)
-        submission = submission_of(one.cell.run)
-        if is_done(one.cell, status):
+        """Where an earlier scheduler, or anybody, left the trial."""
+        status = status_of(one.trial.run)
+        submission = submission_of(one.trial.run)
+        if is_done(one.trial, status):
             one.state = "done"
         elif submission and submission["launcher"] == self.launcher.name and self.launcher.alive(submission):
             one.state, one.submission = "running", submission
@@ -141,7 +141,7 @@ class Scheduler:
             one.state, one.submission = "running", None
 
     def _start(self, one: Progress, place: dict[str, Any], now: float) -> bool:
-        run = one.cell.run
+        run = one.trial.run
         if status_of(run).get("state") == "running":  # somebody else's by now, as of a controller that is gone
             one.state, one.submission = "running", None
             return False
@@ -149,7 +149,7 @@ class Scheduler:
         run.path.mkdir(parents=True, exist_ok=True)
         (run.path / LAUNCH_LOG).write_text("")
         try:
-            identity = self.launcher.start(one.cell, place)
+            identity = self.launcher.start(one.trial, place)
         except LaunchError as error:
             self._failed_start(one, str(error), now)
             return False
@@ -159,36 +159,38 @@ class Scheduler:
         return True
 
     def _look(self, one: Progress, now: float) -> None:
-        alive = self.launcher.alive(one.submission) if one.submission else status_of(one.cell.run)["state"] == "running"
+        alive = (
+            self.launcher.alive(one.submission) if one.submission else status_of(one.trial.run)["state"] == "running"
+        )
         if alive:
             one.seen_gone = None
             return
-        status = status_of(one.cell.run)
+        status = status_of(one.trial.run)
         if status.get("state") == "running":  # its last word, or its node's: wait until the heartbeat is stale
             return
-        attempts = one.cell.run.attempts()
+        attempts = one.trial.run.attempts()
         if one.submission and len(attempts) <= one.submission["attempts"]:
             if one.seen_gone is None:
                 one.seen_gone = now
-            if now - one.seen_gone >= GONE_SECONDS or refusal(one.cell.run):
+            if now - one.seen_gone >= GONE_SECONDS or refusal(one.trial.run):
                 self._no_attempt(one, status, now)
             return
         one.failed_starts = 0
-        if is_done(one.cell, status):
+        if is_done(one.trial, status):
             one.state = "done"
             return
         self._ended(one, now)
 
     def _no_attempt(self, one: Progress, status: Mapping[str, Any], now: float) -> None:
         """Gone without having trained: it was done before, refused, or never came to start."""
-        if is_done(one.cell, status):
+        if is_done(one.trial, status):
             one.state = "done"
             return
-        refused = refusal(one.cell.run)
+        refused = refusal(one.trial.run)
         if refused and BEING_TRAINED not in refused:
             one.state, one.error = "failed", refused
         else:  # somebody else who trains it will have ended at another time
-            said = f"ended before training began; see {LAUNCH_LOG} and the launcher's own output in {one.cell.path}"
+            said = f"ended before training began; see {LAUNCH_LOG} and the launcher's own output in {one.trial.path}"
             self._failed_start(one, refused or said, now)
 
     def _failed_start(self, one: Progress, error: str, now: float) -> None:
@@ -201,7 +203,7 @@ class Scheduler:
 
     def _ended(self, one: Progress, now: float) -> None:
         """An attempt ended without being done: try again, now or later, or give up."""
-        outcomes = [o for o in outcomes_of(one.cell.run) if o["ended"] >= self.began]
+        outcomes = [o for o in outcomes_of(one.trial.run) if o["ended"] >= self.began]
         last = outcomes[-1] if outcomes else {"cause": "lost", "error": None, "ended": now}
         one.error = last["error"]
         cause = last["cause"] or "lost"  # closed as done, and lost before its status said so
@@ -246,9 +248,9 @@ def _lost(attempt: Path) -> dict[str, Any]:
     }
 
 
-def is_done(cell: Cell, status: Mapping[str, Any]) -> bool:
-    """Whether a run's status says that it is done for as many steps as the cell plans."""
-    return status.get("state") == "done" and status.get("last_step", 0) >= cell.planned
+def is_done(trial: Trial, status: Mapping[str, Any]) -> bool:
+    """Whether a run's status says that it is done for as many steps as the trial plans."""
+    return status.get("state") == "done" and status.get("last_step", 0) >= trial.planned
 
 
 def status_of(run: RunDir) -> dict[str, Any]:

@@ -11,8 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.launch import STOP_FILE
-from harness.rundir import RunDir, RunDirError
+from harness.rundir import STOP_FILE, RunDir, RunDirError
 
 LOOK_SECONDS = 1.0
 

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps import lock
-from sweeps.cells import Cell
-from sweeps.named import Sweep
+from sweeps.definition import Sweep
 from sweeps.scheduler import refusal, status_of, submission_of
+from sweeps.trials import Trial
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "refused": "red", "incomplete": "yellow"}
 GB = 1e9
@@ -36,26 +36,26 @@ class Row:
     error: str | None
 
 
-def row(cell: Cell) -> Row:
+def row(trial: Trial) -> Row:
     """State: open, submitted, running, done, failed, refused, incomplete."""
-    status = status_of(cell.run)
+    status = status_of(trial.run)
     state, error = status.get("state"), status.get("error")
-    submission = None if state in ("done", "running") else submission_of(cell.run)
-    if state == "done" and status.get("last_step", 0) < cell.planned:
+    submission = None if state in ("done", "running") else submission_of(trial.run)
+    if state == "done" and status.get("last_step", 0) < trial.planned:
         state = "incomplete"  # done for fewer steps than are planned now
     elif submission and submission["submitted"] > status.get("heartbeat", 0.0):
-        error = refusal(cell.run)
+        error = refusal(trial.run)
         state = "refused" if error else "submitted"
     host = status.get("host") or (submission or {}).get("cluster") or (submission or {}).get("host") or ""
     return Row(
-        cell.name, state or "open", status.get("last_step", 0), cell.planned, status.get("last", {}),
+        trial.name, state or "open", status.get("last_step", 0), trial.planned, status.get("last", {}),
         status.get("seconds_left"), host, status.get("attempt"), error,
     )  # fmt: skip
 
 
-def status_table(cells: Sequence[Cell], lock_file: Path) -> Group:
+def status_table(trials: Sequence[Trial], lock_file: Path) -> Group:
     """The live table: one line a run, the errors under it, and who controls the sweep."""
-    rows = [row(cell) for cell in cells]
+    rows = [row(trial) for trial in trials]
     table = Table(box=None, pad_edge=False)
     for name in ("run", "state", "step", "length", "clipped %", "reward", "left", "host", "attempt"):
         table.add_column(name, justify="left" if name in ("run", "state", "host") else "right", overflow="fold")
@@ -79,22 +79,22 @@ def status_table(cells: Sequence[Cell], lock_file: Path) -> Group:
     return Group(table, *errors, Text(f"{counts}; {controlled}", style="bold"))
 
 
-def plan_table(sweep: Sweep, cells: Sequence[Cell]) -> Group:
+def plan_table(sweep: Sweep, trials: Sequence[Trial]) -> Group:
     """What the sweep would run, in the order in which it would start, with totals."""
     table = Table(box=None, pad_edge=False)
     for name in ("run", "steps", "nodes", "GPUs", "GPU-hours", "disk GB", "now"):
         table.add_column(name, justify="left" if name in ("run", "now") else "right", overflow="fold")
-    for cell in sorted(cells, key=lambda c: (-c.priority, -c.gpus, -(c.hours or 0.0))):
+    for trial in sorted(trials, key=lambda c: (-c.priority, -c.gpus, -(c.hours or 0.0))):
         table.add_row(
-            cell.name, str(cell.planned), str(cell.nodes), str(cell.gpus or "-"), _number(cell.hours, "{:.3g}"),
-            _number(cell.disk / GB, "{:.3g}"), row(cell).state,
+            trial.name, str(trial.planned), str(trial.nodes), str(trial.gpus or "-"), _number(trial.hours, "{:.3g}"),
+            _number(trial.disk / GB, "{:.3g}"), row(trial).state,
         )  # fmt: skip
-    hours = [cell.hours for cell in cells if cell.hours is not None]
-    disk = sum(cell.disk for cell in cells)
-    root = next(folder for folder in cells[0].path.parents if folder.exists())
+    hours = [trial.hours for trial in trials if trial.hours is not None]
+    disk = sum(trial.disk for trial in trials)
+    root = next(folder for folder in trials[0].path.parents if folder.exists())
     free = shutil.disk_usage(root).free
     spent = f"{sum(hours):.4g} GPU-hours" if hours else "no GPUs"
-    total = f"{len(cells)} runs, {spent}, {disk / GB:.3g} GB of checkpoints; {free / GB:.3g} GB free at {root}"
+    total = f"{len(trials)} runs, {spent}, {disk / GB:.3g} GB of checkpoints; {free / GB:.3g} GB free at {root}"
     lines = [Text(sweep.about or sweep.name), table, Text(total, style="bold red" if disk > free else "bold")]
     return Group(*lines)
 

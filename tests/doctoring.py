@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from harness.doctor_finding import Finding
+from harness.doctor.finding import Finding
 
 MODEL = "actor_rollout_ref.model.path"
 ACTOR = "actor_rollout_ref.actor"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.rundir import LAUNCH_LOG, RunDir, write_json
-from sweeps.cells import Cell
 from sweeps.scheduler import LaunchError, Rules, Scheduler
+from sweeps.trials import Trial
 
 HOST = "a-node"  # none that exists: a run is known to live by its heartbeat
 
@@ -34,7 +34,7 @@ class Act:
 
 @dataclass
 class Job:
-    cell: Cell
+    trial: Trial
     act: Act
     ends: float
     places: int
@@ -44,9 +44,9 @@ class Job:
 
 @dataclass
 class FakeLauncher:
-    """``places``: how many; a cell takes as many as it has GPUs, at least one. Asserts that no promise is broken.
+    """``places``: how many; a trial takes as many as it has GPUs, at least one. Asserts that no promise is broken.
 
-    scripts: the acts of each cell by its name, in order; after them it is done. ``clock`` is this object's ``now``.
+    scripts: the acts of each trial by its name, in order; after them it is done. ``clock`` is this object's ``now``.
     """
 
     places: int = 100
@@ -67,23 +67,23 @@ class FakeLauncher:
     def clock(self) -> float:
         return self.now
 
-    def check(self, cells: Sequence[Cell]) -> None:
+    def check(self, trials: Sequence[Trial]) -> None:
         """Anything could run here."""
 
-    def place(self, cell: Cell, running: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    def place(self, trial: Trial, running: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         used = sum(submission["places"] for submission in running)
-        return {"places": wanted(cell)} if used + wanted(cell) <= self.places else None
+        return {"places": wanted(trial)} if used + wanted(trial) <= self.places else None
 
-    def start(self, cell: Cell, place: dict[str, Any]) -> dict[str, Any]:
-        assert cell.name not in [job.cell.name for job in self.jobs.values()], "started while it runs"
-        assert sum(job.places for job in self.jobs.values()) + wanted(cell) <= self.places, "no such place"
-        script = self.left.get(cell.name)
-        act = script.pop(0) if script else Act(last=cell.planned)
-        self.starts.append((self.now, cell.name))
+    def start(self, trial: Trial, place: dict[str, Any]) -> dict[str, Any]:
+        assert trial.name not in [job.trial.name for job in self.jobs.values()], "started while it runs"
+        assert sum(job.places for job in self.jobs.values()) + wanted(trial) <= self.places, "no such place"
+        script = self.left.get(trial.name)
+        act = script.pop(0) if script else Act(last=trial.planned)
+        self.starts.append((self.now, trial.name))
         if act.kind == "cannot":
             raise LaunchError(act.error)
-        number, run = next(self.numbers), cell.run
-        job = Job(cell, act, self.now + act.seconds, place["places"])
+        number, run = next(self.numbers), trial.run
+        job = Job(trial, act, self.now + act.seconds, place["places"])
         if act.kind == "refused":
             (run.path / LAUNCH_LOG).write_text(f"warning: old\nerror: {act.error}\n")
         elif act.kind != "silent":
@@ -97,7 +97,7 @@ class FakeLauncher:
         return submission["job"] in self.jobs
 
     def cancel(self, submission: Mapping[str, Any]) -> None:
-        self.cancelled.append(self.jobs[submission["job"]].cell.name)
+        self.cancelled.append(self.jobs[submission["job"]].trial.name)
 
     def sleep(self, seconds: float) -> None:
         """Let time pass: runs beat and end."""
@@ -105,17 +105,17 @@ class FakeLauncher:
         for number, job in list(self.jobs.items()):
             if job.ends <= self.now:
                 del self.jobs[number]
-                self.ends.append((self.now, job.cell.name))
+                self.ends.append((self.now, job.trial.name))
                 self.end(job)
         self.write()
 
     def write(self) -> None:
         for job in self.jobs.values():
             if job.attempt:
-                job.cell.run.write_status("running", host=HOST, attempt=int(job.attempt.name), last_step=job.first)
+                job.trial.run.write_status("running", host=HOST, attempt=int(job.attempt.name), last_step=job.first)
 
     def end(self, job: Job) -> None:
-        run, act = job.cell.run, job.act
+        run, act = job.trial.run, job.act
         if not job.attempt:
             return
         last = max(act.last, job.first)
@@ -129,15 +129,15 @@ class FakeLauncher:
         run.write_status(state, last_step=last, host=None, error=outcome["error"], cause=act.cause)
 
 
-class Trial:
+class Simulation:
     """Cells, their launcher, and the scheduler that is replaced when a test says so."""
 
-    def __init__(self, cells: list[Cell], launcher: FakeLauncher, rules: Rules):
-        self.cells, self.launcher, self.rules = cells, launcher, rules
+    def __init__(self, trials: list[Trial], launcher: FakeLauncher, rules: Rules):
+        self.trials, self.launcher, self.rules = trials, launcher, rules
         self.restart()
 
     def restart(self) -> None:
-        self.scheduler = Scheduler(self.cells, self.launcher, self.rules, self.launcher.clock)
+        self.scheduler = Scheduler(self.trials, self.launcher, self.rules, self.launcher.clock)
 
     def turns(self, count: int) -> None:
         for _ in range(count):
@@ -145,26 +145,26 @@ class Trial:
             self.launcher.sleep(self.launcher.poll_seconds)
 
     def run(self, limit: int = 3000) -> dict[str, str]:
-        """To the end; returns the state of each cell by its arm."""
+        """To the end; returns the state of each trial by its arm."""
         looks = iter(range(limit))
         self.scheduler.run(self.launcher.sleep, each=lambda: next(looks) is not None)
         assert not self.launcher.jobs
-        return {one.cell.path.parts[-2]: one.state for one in self.scheduler.cells}
+        return {one.trial.path.parts[-2]: one.state for one in self.scheduler.trials}
 
     def started(self) -> list[str]:
         return [name.split("/")[1] for _, name in self.launcher.starts]
 
     def waits(self) -> list[float]:
-        """Seconds between the end of a run and its next start, for a trial of one cell."""
+        """Seconds between the end of a run and its next start, for a simulation of one trial."""
         starts, ends = [when for when, _ in self.launcher.starts], [when for when, _ in self.launcher.ends]
         return [start - end for start, end in zip(starts[1:], ends, strict=False)]
 
     def error(self) -> str:
-        return self.scheduler.cells[0].error or ""
+        return self.scheduler.trials[0].error or ""
 
 
-def wanted(cell: Cell) -> int:
-    return max(cell.gpus, 1)
+def wanted(trial: Trial) -> int:
+    return max(trial.gpus, 1)
 
 
 def write_steps(attempt: Path, steps: Sequence[int], now: float) -> None:
@@ -176,9 +176,9 @@ def write_steps(attempt: Path, steps: Sequence[int], now: float) -> None:
     os.utime(attempt, (now, now))
 
 
-def cell(root: Path, arm: str, planned: int = 6, **fields: Any) -> Cell:
-    """A cell of no real experiment; its name is ``fake/<arm>/seed=0``."""
-    return Cell((f"algo={arm}",), root / "fake" / arm / "seed=0", planned, **fields)
+def trial(root: Path, arm: str, planned: int = 6, **fields: Any) -> Trial:
+    """A trial of no real experiment; its name is ``fake/<arm>/seed=0``."""
+    return Trial((f"algo={arm}",), root / "fake" / arm / "seed=0", planned, **fields)
 
 
 def write_outcome(run: RunDir, attempt: Path, **outcome: Any) -> None:

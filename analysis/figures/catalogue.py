@@ -18,10 +18,10 @@ from analysis.figures.curves import (
     panels,
 )
 from analysis.figures.distributions import draw_kept_weight, draw_length_quantiles
-from analysis.figures.paper import PaperFigure, paper_figures
 from analysis.figures.paths import length_accuracy
 from analysis.figures.pressure import decomposition_bars, pressure_curves
 from analysis.figures.spending import spending_curves
+from analysis.paper.figures import PaperFigure, paper_figures
 from analysis.runs.load import KEYS, AnalysisError, Runs
 from analysis.statistics.length_pressure import pressure_frame, run_means
 from analysis.statistics.matched import DATA_KEYS, require_matched
@@ -103,8 +103,8 @@ OURS = {
     "response_length": _curve("response_length"),
     "length_right_wrong": _panels(
         "response length of right and wrong responses",
-        Curve("response_length_right", "length, right responses (tokens)"),
-        Curve("response_length_wrong", "length, wrong responses (tokens)"),
+        Curve("response_length_correct", "length, right responses (tokens)"),
+        Curve("response_length_incorrect", "length, wrong responses (tokens)"),
     ),
     "length_finished_truncated": _panels(
         "response length of finished responses and share of truncated ones",
@@ -129,7 +129,7 @@ OURS = {
         Curve("clip_frac_pos", "clipped tokens, positive advantage", log=True),
         Curve("clip_frac_neg", "clipped tokens, negative advantage", log=True),
     ),
-    "kept_weight": Entry(
+    "effective_weight": Entry(
         "kept weight by response length and sign of the advantage",
         lambda runs, _, view: draw_kept_weight(runs, view.ax),
         ("clip_frac_token",),

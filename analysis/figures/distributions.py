@@ -15,7 +15,7 @@ QUANTILES = {"q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9}
 SIGNS = {"positive": 1, "negative": -1}
 
 
-def kept_weight(runs: Runs, bins: int = 10) -> pd.DataFrame:
+def effective_weight(runs: Runs, bins: int = 10) -> pd.DataFrame:
     """Share of the weight ``|advantage|`` that is not clipped, by length and sign of the advantage, in each run.
 
     The share is the sum of ``|A| (1 - clipped / tokens)`` over that of ``|A|``, over all updates. The bins are
@@ -51,10 +51,10 @@ def kept_weight(runs: Runs, bins: int = 10) -> pd.DataFrame:
 
 
 def draw_kept_weight(runs: Runs, ax: Axes | None = None) -> Figure:
-    """``kept_weight`` by length: positive and negative advantage side by side, per arm its runs, mean and band."""
+    """``effective_weight`` by length: positive and negative advantage side by side, per arm its runs, mean and band."""
     values = runs.metrics.groupby("run")["clip_frac_token"].count()
     clipping = runs.select(run=values[values > 0].index)
-    frame = kept_weight(clipping)
+    frame = effective_weight(clipping)
     without = sorted({*runs.runs["arm"]} - {*clipping.runs["arm"]})
     spans = frame.drop_duplicates("bin").sort_values("bin")[["bin", "low", "high"]]
     names = [f"{low}" if low == high else f"{low}-{high}" for _, low, high in spans.itertuples(index=False)]

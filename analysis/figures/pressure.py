@@ -161,7 +161,7 @@ def length_clipping_frame(
     records = []
     for noise in noises:
         log_ratio = (quantile + drift * advantage) * noise / np.sqrt(length)
-        rows = pd.DataFrame({**fixed, "log_ratio": log_ratio, "clipped": 0, "kept_ratio": 1.0})
+        rows = pd.DataFrame({**fixed, "log_ratio": log_ratio, "clipped": 0, "effective_ratio": 1.0})
         for loss in ("gspo", "luspo"):
             for low, high in clips:
                 found = batch_pressure(rows, loss, (low, high)).set_index("term")["value"]

@@ -10,6 +10,9 @@ from rich.console import Console
 
 from analysis.figures.catalogue import FIGURES, draw_figure, missing
 from analysis.figures.style import save
+from analysis.paper.audit import audit
+from analysis.paper.published import load_published
+from analysis.paper.tables import benchmark_table, paper_table
 from analysis.report.numbers import build_report
 from analysis.report.page import Content, Drawn, own_tables, render_page
 from analysis.runs.load import AnalysisError, Runs, require_metric
@@ -17,9 +20,6 @@ from analysis.statistics.arms import require_view, x_axis
 from analysis.statistics.claims import load_claims
 from analysis.statistics.matched import require_matched
 from analysis.statistics.movement import with_movement
-from analysis.tables.audit import audit
-from analysis.tables.paper import benchmark_table, paper_table
-from analysis.tables.published import load_published
 from analysis.tables.render import save as save_table
 from analysis.tables.settings import settings_table
 from harness.rundir import write_json

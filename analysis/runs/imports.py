@@ -171,7 +171,7 @@ def _wandb_run(
     config: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
 ) -> tuple[dict[str, Any], Table, dict[str, Any]]:
-    """One W&B run (``harness.job.wandb_environment`` says what is where) as ``assemble`` takes it."""
+    """One W&B run (``harness.plugin.job.wandb_environment`` says what is where) as ``assemble`` takes it."""
     try:
         keys = {
             "experiment": experiment or config["harness"]["experiment"],

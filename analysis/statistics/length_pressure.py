@@ -31,7 +31,7 @@ import pandas as pd
 from analysis.runs.load import KEYS, AnalysisError, Runs
 from analysis.statistics.intervals import t_interval
 
-COLUMNS = ("step", "update", "prompt_id", "tokens", "advantage", "log_ratio", "clipped", "kept_ratio")
+COLUMNS = ("step", "update", "prompt_id", "tokens", "advantage", "log_ratio", "clipped", "effective_ratio")
 STAGES = ("reference", "1/L", "clipping", "s")  # in this order, each multiplies c by one factor more
 TERMS = (*STAGES, "total", "bias")
 MODE, AGGREGATION = (f"actor_rollout_ref.actor.{key}" for key in ("policy_loss.loss_mode", "loss_agg_mode"))
@@ -85,7 +85,7 @@ def stages(rows: pd.DataFrame, loss: str, clip: Clip | None = None) -> dict[str,
 
     rows: ``COLUMNS``, recorded under a loss of the same unit. With ``clip`` of any, and sequences are clipped again:
     where exp(log_ratio) is out of the range on the side to which the advantage pushes it. Of token-level losses u is
-    the share of kept tokens and s their mean ratio, so that u s = kept_ratio.
+    the share of kept tokens and s their mean ratio, so that u s = effective_ratio.
     """
     advantage, length = (rows[name].to_numpy(float) for name in ("advantage", "tokens"))
     ratio = np.exp(rows["log_ratio"].to_numpy(float))
@@ -94,9 +94,9 @@ def stages(rows: pd.DataFrame, loss: str, clip: Clip | None = None) -> dict[str,
     else:
         low, high = clip
         kept = ~(((advantage > 0) & (ratio > 1 + high)) | ((advantage < 0) & (ratio < 1 - low)))
-    kept_ratio = kept * ratio if LOSSES[loss].unit == "sequence" else rows["kept_ratio"].to_numpy(float)
+    effective_ratio = kept * ratio if LOSSES[loss].unit == "sequence" else rows["effective_ratio"].to_numpy(float)
     weighted = advantage / length if LOSSES[loss].averages else advantage
-    return dict(zip(STAGES, (advantage, weighted, weighted * kept, weighted * kept_ratio), strict=True))
+    return dict(zip(STAGES, (advantage, weighted, weighted * kept, weighted * effective_ratio), strict=True))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ r"""Is the answer of a response mathematically equal to the ground truth? Ours t
 
 Runs in the pool's worker processes only (``harness.grading.pool``): math-verify's own time limits are off here.
 
-Known to be wrong (rows of ``tests/unit/corpus/answers.csv`` with an entry in ``known``). Taken for wrong: 2e3, the
+Known to be wrong (rows of the tests' ``corpus/answers.csv`` with an entry in ``known``). Taken for wrong: 2e3, the
 decimal comma, ``0.\overline{3}``, a unit of plain text with a power ("5 cm^2"), converted units, a column vector for a
 tuple, ``e^{i\pi}`` for -1, numbers in words, synonyms, a sentence in the box, digits and signs of Unicode such as a
 full-width 5, one half or a root. Taken for right: a number with another unit, the same digits in another base.

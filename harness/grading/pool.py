@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from typing import Any
 
-from harness.assets import ROOT
 from harness.config import ConfigError
+from harness.paths import ROOT
 
 MATHEMATICS = "harness.grading.mathematics.grade"
 OUTCOMES = ("right", "wrong", "timeout", "error")

@@ -45,14 +45,14 @@ def step_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
         "response_length": tokens.mean(),
         "response_length_median": tokens.median(),
         "response_length_p90": tokens.quantile(0.9),
-        "response_length_right": tokens[right].mean(),
-        "response_length_wrong": tokens[wrong].mean(),
+        "response_length_correct": tokens[right].mean(),
+        "response_length_incorrect": tokens[wrong].mean(),
         "response_length_finished": tokens[~truncated].mean(),
         "response_length_truncated": tokens[truncated].mean(),
         "truncated": truncated.mean(),
         "reward": sequences["reward"].mean(),
         "accuracy": sequences["accuracy"].mean(),
-        "groups_without_variance": (groups.max() == groups.min()).mean(),
+        "frac_reward_zero_std": (groups.max() == groups.min()).mean(),
         "ppo_kl": -np.average(updates["log_ratio"], weights=updates["tokens"]),
         "tokens": float(tokens.sum()),
         "responses": float(len(sequences)),
@@ -61,8 +61,8 @@ def step_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
         metrics[str(part)] = sequences[part].mean()
     if "entropy" in sequences:
         metrics["entropy"] = np.average(sequences["entropy"], weights=tokens)
-    if "rollout_gap" in sequences:
-        metrics["rollout_gap"] = np.average(sequences["rollout_gap"].abs(), weights=tokens)
+    if "rollout_logprob_diff" in sequences:
+        metrics["rollout_logprob_diff"] = np.average(sequences["rollout_logprob_diff"].abs(), weights=tokens)
     metrics.update(clip_metrics(updates, loss_mode))
     return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
 
@@ -73,13 +73,14 @@ def clip_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
 
     ``clip_frac_token`` = clipped tokens / tokens; ``clip_frac_seq`` = mean over responses of their clipped share, which
     for sequence-level losses is the share of clipped responses. Numerators and denominators are there too, so any
-    longer window pools exactly. ``ratio_noise`` = root mean square of log_ratio at the first update: rounding alone.
+    longer window pools exactly. ``onpolicy_log_ratio_rms`` = root mean square of log_ratio at the first update,
+    which is rounding alone.
     """
     on_policy = sequences[sequences["update"] == 1]
-    metrics = {"ratio_noise": float(np.sqrt((on_policy["log_ratio"] ** 2).mean()))}
+    metrics = {"onpolicy_log_ratio_rms": float(np.sqrt((on_policy["log_ratio"] ** 2).mean()))}
     later = sequences[sequences["update"] > 1]
     if len(later) and loss_mode not in WITHOUT_RANGE:
-        for side in ("outside_low", "outside_high"):
+        for side in ("out_of_range_low", "out_of_range_high"):
             metrics[f"{side}_frac"] = later[side].sum() / later["tokens"].sum()
     later = later[later["advantage"] != 0]
     if later.empty or loss_mode in WITHOUT_CLIP:

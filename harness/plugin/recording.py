@@ -66,7 +66,7 @@ def response_rows(config: ActorConfig, log_prob: torch.Tensor, data: TensorDict)
 
     What a column means for other losses than PPO's: ``outside_*``: geo_mean's range is of log-ratios, fspo's of exp(S)
     at the response's length, cispo's has no lower end, sapo has none (NaN). ``clipped``: derivative 0, so always 0 for
-    cispo and, but for underflow, for sapo. ``kept_ratio``: the derivative over its on-policy value, which makes it
+    cispo and, but for underflow, for sapo. ``effective_ratio``: the derivative over its on-policy value, which makes it
     geo_mean's mean ratio, cispo's bounded ratio and the slope of sapo's gate times the ratio.
 
     A padding row (verl fills up a batch that is not divisible) has an empty response mask, hence ``tokens`` 0.
@@ -82,13 +82,13 @@ def response_rows(config: ActorConfig, log_prob: torch.Tensor, data: TensorDict)
     per_token = mask / tokens.clamp(min=1).unsqueeze(-1)
     log_ratio = ((log_prob - old_log_prob) * per_token).sum(-1)
     ratio = token_ratio(config, log_prob, old_log_prob, log_ratio, mask)
-    outside_low, outside_high = outside(config, ratio, mask)
+    out_of_range_low, out_of_range_high = outside(config, ratio, mask)
     clipped = mask & (advantages != 0) & (gradient == 0)
     if config.policy_loss.loss_mode in PLAIN:
-        kept_ratio = ratio * ~clipped
+        effective_ratio = ratio * ~clipped
     else:
         on_policy = policy_loss_gradient(config, old_log_prob, *fixed)
-        kept_ratio = torch.where(on_policy == 0, ratio, gradient / on_policy)
+        effective_ratio = torch.where(on_policy == 0, ratio, gradient / on_policy)
 
     columns: dict[str, list[Any]] = {
         "prompt_id": _column(data, "index", len(tokens)),
@@ -98,17 +98,17 @@ def response_rows(config: ActorConfig, log_prob: torch.Tensor, data: TensorDict)
         "reward": (padded["rm_scores"] * mask).sum(-1).tolist(),
         "advantage": (advantages * per_token).sum(-1).tolist(),
         "log_ratio": log_ratio.tolist(),
-        "outside_low": outside_low,
-        "outside_high": outside_high,
+        "out_of_range_low": out_of_range_low,
+        "out_of_range_high": out_of_range_high,
         "clipped": clipped.sum(-1).tolist(),
-        "kept_ratio": (kept_ratio * per_token).sum(-1).tolist(),
-        "pull": (gradient.abs().sum(-1) / float(data["dp_size"])).tolist(),
+        "effective_ratio": (effective_ratio * per_token).sum(-1).tolist(),
+        "gradient_weight": (gradient.abs().sum(-1) / float(data["dp_size"])).tolist(),
         "response_hash": [crc32(ids.cpu().numpy().tobytes()) for ids in data["responses"].unbind()],
     }
     if "entropy" in padded:  # verl skips it where it takes the rollout's log-probabilities as the old ones
         columns["entropy"] = (padded["entropy"] * per_token).sum(-1).tolist()
     if "rollout_log_probs" in padded:
-        columns["rollout_gap"] = ((old_log_prob - padded["rollout_log_probs"]) * per_token).sum(-1).tolist()
+        columns["rollout_logprob_diff"] = ((old_log_prob - padded["rollout_log_probs"]) * per_token).sum(-1).tolist()
     info = [extra.get("reward_extra_info", {}) for extra in _column(data, "extra_fields", len(tokens))]
     columns["accuracy"] = [one.get("acc", float("nan")) for one in info]
     columns["truncated"] = [bool(one.get("truncated", False)) for one in info]

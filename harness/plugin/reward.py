@@ -14,7 +14,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 from verl.utils.import_utils import load_class_from_fqn
 
 from harness.config import ConfigError
-from harness.grading import parts
+from harness.grading import components
 from harness.grading.pool import GradingPool, Verdict
 from harness.plugin.sampling import eos_token_ids
 
@@ -29,7 +29,7 @@ class PartsRewardManager(RewardManagerBase):
       the part ``accuracy`` (0 or 1); the reward is the sum of the parts;
     - ``pool``: {workers, seconds, memory_gb}, to run a grader of accuracy alone in killable processes
       (``harness.grading.pool``), else it runs in this one;
-    - ``parts``: a list of ``harness.grading.parts.KNOWN``, to add format and overlong to accuracy;
+    - ``parts``: a list of ``harness.grading.components.KNOWN``, to add format and overlong to accuracy;
     - ``overlong``: {limit, buffer}, tokens.
 
     With a pool two more columns are recorded, which add nothing to the reward: ``reward_timeout`` and ``reward_error``,
@@ -42,7 +42,7 @@ class PartsRewardManager(RewardManagerBase):
         unknown = [key for key in kwargs if key not in KEYS]
         if unknown:
             raise ConfigError(f"reward.reward_kwargs.{unknown[0]} acts on nothing here; there are {', '.join(KEYS)}")
-        self.parts = parts.build(kwargs.get("parts") or ["accuracy"], kwargs.get("overlong"))
+        self.parts = components.build(kwargs.get("parts") or ["accuracy"], kwargs.get("overlong"))
         self.grade: Grader = load_class_from_fqn(kwargs["grader"], "grader")
         self.eos = eos_token_ids(config.actor_rollout_ref.model.path, tokenizer)
         self.limit = int(config.data.max_response_length)
@@ -77,16 +77,18 @@ class PartsRewardManager(RewardManagerBase):
         if self.pool:
             self.pool.close()
 
-    def _decode(self, response_ids: Sequence[int]) -> tuple[str, parts.Response]:
+    def _decode(self, response_ids: Sequence[int]) -> tuple[str, components.Response]:
         """The text with its special tokens, and what the parts see: the same without EOS."""
         ids = list(response_ids)
         finished = bool(ids) and ids[-1] in self.eos
         tokenizer: Any = self.tokenizer
         text = tokenizer.decode(ids, skip_special_tokens=False)
         eos = tokenizer.decode(ids[-1:], skip_special_tokens=False) if finished else ""
-        return text, parts.Response(text.removesuffix(eos), len(ids), finished)
+        return text, components.Response(text.removesuffix(eos), len(ids), finished)
 
-    def _result(self, one: parts.Response, graded: dict[str, float], verdict: Verdict | None = None) -> dict[str, Any]:
+    def _result(
+        self, one: components.Response, graded: dict[str, float], verdict: Verdict | None = None
+    ) -> dict[str, Any]:
         values = {**graded, **{name: part(one) for name, part in self.parts.items()}}
         info = {"acc": float(values["accuracy"]), **{f"reward_{name}": float(v) for name, v in values.items()}}
         if verdict:

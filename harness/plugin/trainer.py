@@ -24,15 +24,14 @@ from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
 import harness.plugin.losses  # noqa: F401  (registers; the trainer asks the losses before any worker exists)
-from harness.checkpoints import checkpoints, complete, drop_checkpoints, ensure_room
 from harness.config import ConfigError, flatten
-from harness.estimate import training
-from harness.launch import STOP_FILE
+from harness.estimate.architecture import shape_of
+from harness.estimate.cost import training
 from harness.plugin import metrics as own
 from harness.plugin import probe
 from harness.plugin.recording import ROWS, RecordingLoss
-from harness.rundir import RunDir
-from harness.shape import shape_of
+from harness.run.checkpoints import checkpoints, complete, drop_checkpoints, ensure_room
+from harness.rundir import STOP_FILE, RunDir
 
 
 class _Tap:

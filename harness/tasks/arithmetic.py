@@ -13,7 +13,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from harness.assets import ensure
+from harness.tasks.cache import ensure
 
 # SmolLM2-135M untrained at temperature 1, chain_sum by the defaults, 472 samples of at most 96 tokens: 18 % right,
 # mean 48 tokens (right 30, wrong 52; median 40), 20 % cut off. At most 48 tokens: 14 % right, mean 34, 42 % cut off.

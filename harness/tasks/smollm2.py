@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.assets import ensure
+from harness.tasks.cache import ensure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -265,7 +265,7 @@ def responses(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
     from harness.rundir import SEQUENCE_COLUMNS
 
     columns = {name: rng.normal(size=n).astype("float32") for name in SEQUENCE_COLUMNS if name != "step"}
-    whole = ("prompt_id", "prompt_tokens", "outside_low", "outside_high", "response_hash")
+    whole = ("prompt_id", "prompt_tokens", "out_of_range_low", "out_of_range_high", "response_hash")
     columns |= {name: rng.integers(0, 100, n) for name in whole}
     tokens = rng.integers(1, 80, n)
     right = rng.integers(0, 2, n)

@@ -1,6 +1,6 @@
 """One run of verl alone: ``python tests/bench/bare_verl.py WORK OVERRIDE...``.
 
-What ``harness.job`` does, with verl's own TaskRunner: same configuration, no recorder, no launcher, no progress.
+What ``harness.plugin.job`` does, with verl's own TaskRunner: same configuration, no recorder, no launcher, no progress.
 """
 
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from harness.config import compose
-from harness.job import configure
+from harness.plugin.job import configure
 from harness.rundir import RunDir
 
 

@@ -29,9 +29,9 @@ import psutil
 from common import measure
 from omegaconf import DictConfig, OmegaConf
 
-from harness.asset_names import build_assets
-from harness.assets import ROOT
 from harness.config import compose
+from harness.paths import ROOT
+from harness.tasks.registry import build_assets
 
 HERE = Path(__file__).resolve().parent
 TRL = "1.16.0"

@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
-from harness.assets import ROOT
-from harness.launch import end_session
+from harness.paths import ROOT
+from harness.run.process import end_session
 
 RECORDS = "metrics.jsonl"  # one JSON line a step, as verl's file logger writes it; trl_worker.py writes the same
 POLL_SECONDS = 0.005  # how late a step may be seen

@@ -30,12 +30,12 @@ from typing import Any
 import psutil
 from bench import described, environment, spread, write
 
-from harness.assets import ROOT
 from harness.grading import mathematics
 from harness.grading.pool import GradingPool
-from harness.launch import end_session
+from harness.paths import ROOT
+from harness.run.process import end_session
 
-CORPUS = ROOT / "tests" / "unit" / "corpus" / "answers.csv"
+CORPUS = ROOT / "tests" / "unit" / "harness" / "grading" / "corpus" / "answers.csv"
 POOL, OURS = "pool", "our grader in one process"
 HANGING, HANGS = r"\boxed{9^{9^{9^{9}}}}", 5  # one more than verl's math_verify has processes
 HANG_LIMIT = 150.0  # seconds that a contestant has for all of them, its start included
@@ -48,7 +48,7 @@ NOTES = (
     tuples, polynomials, multiples of pi), as in MATH. Half of the answers are right, no two are alike. Cells: the
     median over rounds, with the lowest and the highest. CPU time, of all processes, says more than the clock where
     others compute too. *Right*: share of right verdicts, on integers and on formulas.""",
-    """*Corpus*: share of the verdicts of `tests/unit/corpus/answers.csv` that a grader shares; it was written for the
+    """*Corpus*: share of the verdicts of the tests' `corpus/answers.csv` that a grader shares; it was written for the
     pool's grader and leans to formats where graders disagree. verl's first two compare text, so formulas written
     otherwise are wrong to them: their speed there is no merit.""",
     """*Hanging*: {hangs} answers `{hanging}`, then an easy right one; {seconds:g} s for each (CPU time in the pool, the

@@ -1,6 +1,6 @@
-"""The scheduler on hundreds of cells over simulated GPUs that fail, in virtual time; its own files are real.
+"""The scheduler on hundreds of trials over simulated GPUs that fail, in virtual time; its own files are real.
 
-    python tests/bench/scheduler_bench.py [--cells 300] [--gpus 128] [--out results/bench]
+    python tests/bench/scheduler_bench.py [--trials 300] [--gpus 128] [--out results/bench]
 
 Measured: makespan against its lower bound, CPU time and memory of the controller, file operations, time of a status
 table. Durations, sizes and failures are drawn from one seed.
@@ -21,19 +21,19 @@ from bench import described, environment, write
 from rich.console import Console
 
 from harness.rundir import write_json
-from sweeps.cells import Cell
 from sweeps.scheduler import Rules, Scheduler
+from sweeps.trials import Trial
 from sweeps.view import status_table
 
 HOUR = 3600.0
 STEPS = 100
 EVERY = 10  # steps between checkpoints
-SIZES = (1, 4, 8, 16, 32)  # GPUs of a cell
+SIZES = (1, 4, 8, 16, 32)  # GPUs of a trial
 LOST, PREEMPTED = 0.08, 0.04  # probability that an attempt ends so
 
 
 class Simulated:
-    """A launcher whose cells are arithmetic: each attempt's end is drawn when it starts and written when it is over."""
+    """A launcher whose trials are arithmetic: each attempt's end is drawn at its start and written when it is over."""
 
     name = "simulated"
     poll_seconds = 15.0
@@ -42,60 +42,60 @@ class Simulated:
     def __init__(self, gpus: int, seed: int):
         self.gpus, self.random, self.now = gpus, random.Random(seed), 0.0
         self.hours: dict[Path, float] = {}
-        self.ends: dict[str, tuple[float, Cell, dict[str, Any]]] = {}
+        self.ends: dict[str, tuple[float, Trial, dict[str, Any]]] = {}
         self.busy = 0.0  # GPU-seconds
         self.started = 0
 
-    def place(self, cell: Cell, running: Any) -> dict[str, Any] | None:
+    def place(self, trial: Trial, running: Any) -> dict[str, Any] | None:
         used = sum(submission["gpus"] for submission in running)
-        return {"gpus": cell.gpus} if used + cell.gpus <= self.gpus else None
+        return {"gpus": trial.gpus} if used + trial.gpus <= self.gpus else None
 
-    def start(self, cell: Cell, place: dict[str, Any]) -> dict[str, Any]:
-        run = cell.run
+    def start(self, trial: Trial, place: dict[str, Any]) -> dict[str, Any]:
+        run = trial.run
         done = [outcome["last_step"] for outcome in run.outcomes() if outcome]
         first = max(done, default=0) // EVERY * EVERY
         attempt = run.new_attempt()
         drawn = self.random.random()
         cause = "lost" if drawn < LOST else "preempted" if drawn < LOST + PREEMPTED else None
         last = STEPS if cause is None else self.random.randint(first, STEPS)
-        seconds = self.hours[cell.path] * HOUR * (last - first) / STEPS + 300
-        self.busy += seconds * cell.gpus
+        seconds = self.hours[trial.path] * HOUR * (last - first) / STEPS + 300
+        self.busy += seconds * trial.gpus
         self.started += 1
         outcome = {"state": "failed" if cause else "done", "cause": cause, "error": cause, "first_step": first,
                    "last_step": last, "began": self.now, "ended": self.now + seconds}  # fmt: skip
         write_json(
             run.path / "status.json", {"state": "incomplete", "heartbeat": self.now, "attempt": int(attempt.name)}
         )
-        self.ends[str(attempt)] = (self.now + seconds, cell, outcome)
+        self.ends[str(attempt)] = (self.now + seconds, trial, outcome)
         return {"job": str(attempt)}
 
     def alive(self, submission: Any) -> bool:
         job = submission["job"]
         if job not in self.ends:
             return False
-        end, cell, outcome = self.ends[job]
+        end, trial, outcome = self.ends[job]
         if self.now < end:
             return True
         del self.ends[job]
         write_json(Path(job) / "outcome.json", outcome)
-        cell.run.write_status(outcome["state"], last_step=outcome["last_step"], attempt=int(Path(job).name))
+        trial.run.write_status(outcome["state"], last_step=outcome["last_step"], attempt=int(Path(job).name))
         return False
 
     def cancel(self, submission: Any) -> None:
         raise NotImplementedError
 
 
-def simulate(cells: int, gpus: int, seed: int, folder: Path) -> dict[str, Any]:
+def simulate(trials: int, gpus: int, seed: int, folder: Path) -> dict[str, Any]:
     """Run one sweep; times in the result are virtual hours, but for ``cpu_seconds`` and ``status_seconds``."""
     launcher = Simulated(gpus, seed)
     draw = random.Random(seed + 1)
     planned = []
-    for number in range(cells):
+    for number in range(trials):
         path = folder / "simulated" / f"arm{number // 3}" / f"seed={number % 3}"
         hours = draw.lognormvariate(1.5, 0.6)
         size = draw.choice(SIZES)
         launcher.hours[path] = hours
-        planned.append(Cell((f"cell={number}",), path, STEPS, gpus=size, hours=hours * size))
+        planned.append(Trial((f"trial={number}",), path, STEPS, gpus=size, hours=hours * size))
     opened = _count_files()
     scheduler = Scheduler(planned, launcher, Rules(retries=5, backoff=60), clock=lambda: launcher.now)
     began, files = time.process_time(), opened()
@@ -105,13 +105,13 @@ def simulate(cells: int, gpus: int, seed: int, folder: Path) -> dict[str, Any]:
 
     scheduler.run(sleep)
     cpu, files = time.process_time() - began, opened() - files
-    states = [one.state for one in scheduler.cells]
+    states = [one.state for one in scheduler.trials]
     bound = max(launcher.busy / gpus, *(hours * HOUR for hours in launcher.hours.values()))
     began_status = time.perf_counter()
     with Console(file=open(os.devnull, "w"), width=200) as console:
         console.print(status_table(planned, folder / "lock"))
     return {
-        "cells": cells, "gpus": gpus, "seed": seed, "done": states.count("done"), "given_up": states.count("failed"),
+        "trials": trials, "gpus": gpus, "seed": seed, "done": states.count("done"), "given_up": states.count("failed"),
         "attempts": launcher.started, "makespan_hours": launcher.now / HOUR, "bound_hours": bound / HOUR,
         "over_bound": launcher.now / bound, "looks": launcher.now / launcher.poll_seconds, "cpu_seconds": cpu,
         "cpu_ms_a_look": 1000 * cpu / (launcher.now / launcher.poll_seconds),
@@ -135,7 +135,7 @@ def _count_files():
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=300)
+    parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--gpus", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
@@ -143,10 +143,10 @@ def main() -> None:
     result: dict[str, Any] = {**environment(), "rounds": []}
     for seed in range(args.seeds):
         with tempfile.TemporaryDirectory(prefix="scheduler-") as folder:
-            result["rounds"].append(simulate(args.cells, args.gpus, seed, Path(folder)))
+            result["rounds"].append(simulate(args.trials, args.gpus, seed, Path(folder)))
         print(result["rounds"][-1], flush=True)
-    names = [name for name in result["rounds"][0] if name not in ("cells", "gpus", "seed")]
-    lines = [f"# {args.cells} cells over {args.gpus} simulated GPUs", "", described(result), ""]
+    names = [name for name in result["rounds"][0] if name not in ("trials", "gpus", "seed")]
+    lines = [f"# {args.trials} trials over {args.gpus} simulated GPUs", "", described(result), ""]
     lines += [
         f"Sizes {SIZES} GPUs, {LOST:.0%} of the attempts lost, {PREEMPTED:.0%} preempted; {args.seeds} draws.",
         "",

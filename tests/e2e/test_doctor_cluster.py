@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.launch import end_session, session_processes
+from harness.run.process import end_session, session_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 # The head has a GPU by Ray's count. Each line "node GPUS" adds a node, "job" what a verl job leaves on a cluster.

@@ -9,7 +9,7 @@ import pytest
 from e2e.launching import ROOT, run_dir, train
 
 from analysis import load_runs
-from analysis.tables.paper import benchmark_table
+from analysis.paper.tables import benchmark_table
 from analysis.tables.table import Entry
 from harness.rundir import EVAL_COLUMNS, RunDir, settings_hash
 

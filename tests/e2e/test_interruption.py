@@ -8,7 +8,7 @@ import psutil
 import pytest
 from e2e.launching import assert_same_record, run_dir, start, train
 
-from harness.checkpoints import resume_point
+from harness.run.checkpoints import resume_point
 
 STEPS = "trainer.total_training_steps=6"
 SETTINGS = ("algo=luspo", "seed=40", "trainer.save_freq=2", "trainer.val_before_train=false",

@@ -15,6 +15,6 @@ def test_two_steps_of_a_real_language_model(tmp_path):
     for step in (1, 2):
         frame = rows(run, step)
         assert len(frame) == 32
-        assert frame["rollout_gap"].abs().max() < 1e-3
+        assert frame["rollout_logprob_diff"].abs().max() < 1e-3
         assert (~frame["truncated"]).sum() > 0
     assert sum(rows(run, step)["reward"].sum() for step in (1, 2)) > 0

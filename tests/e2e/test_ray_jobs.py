@@ -15,7 +15,7 @@ import pytest
 import yaml
 from e2e.launching import ROOT, command, run_dir
 
-from harness.launch import end_session, session_processes
+from harness.run.process import end_session, session_processes
 
 pytestmark = pytest.mark.faults
 SETTINGS = {"trainer.total_training_steps": 3, "trainer.val_before_train": False, "trainer.test_freq": -1}

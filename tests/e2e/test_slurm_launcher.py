@@ -28,7 +28,7 @@ def slurm(tmp_path_factory):
 
 
 def start(slurm, root, **more):
-    """``python -m sweeps run`` of one cell, and its run directory's parent."""
+    """``python -m sweeps run`` of one trial, and its run directory's parent."""
     file = root / "one.yaml"
     grid = {"experiment": ["tiny"], "algo": ["luspo"], "seed": [80]}
     file.write_text(yaml.safe_dump({"grid": grid, "set": {**SETTINGS, **more, "harness.root": str(root)}}))

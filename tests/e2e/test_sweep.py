@@ -64,7 +64,7 @@ def test_first_update_pulls_as_the_equations_say(sweep):
     for algo, power in (("gspo", 0), ("grpo", 0), ("luspo", 1)):
         frame = rows(found[algo], 1).query("update == 1")
         expected = frame["advantage"].abs() * frame["tokens"].astype(float) ** power / 32
-        np.testing.assert_allclose(frame["pull"], expected, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(frame["gradient_weight"], expected, rtol=1e-4, atol=1e-7)
         assert (frame["log_ratio"].abs() < 1e-5).all()
 
 

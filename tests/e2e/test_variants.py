@@ -51,7 +51,9 @@ def test_dynamic_batches_and_wandb(one_rank, tmp_path):
     dynamic, static = ordered(rows(run, 1)), ordered(rows(one_rank, 1))
     assert (dynamic["update"] == static["update"]).all()
     first = dynamic["update"] == 1
-    np.testing.assert_allclose(dynamic.loc[first, "pull"], static.loc[first, "pull"], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(
+        dynamic.loc[first, "gradient_weight"], static.loc[first, "gradient_weight"], rtol=1e-4, atol=1e-7
+    )
     np.testing.assert_allclose(dynamic["advantage"], static["advantage"], atol=1e-6)
 
     (offline,) = run.path.glob("wandb/offline-run-*")
@@ -59,7 +61,7 @@ def test_dynamic_batches_and_wandb(one_rank, tmp_path):
     assert offline.name.endswith(f"{manifest['fingerprint'][:8]}-{manifest['arm_id']}-50")
     (file,) = offline.glob("run-*.wandb")
     logged = file.read_bytes()
-    for text in ("groups_without_variance", "clip_frac_token", manifest["fingerprint"], manifest["arm"].split(",")[0]):
+    for text in ("frac_reward_zero_std", "clip_frac_token", manifest["fingerprint"], manifest["arm"].split(",")[0]):
         assert text.encode() in logged
 
 

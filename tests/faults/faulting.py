@@ -25,7 +25,7 @@ SETTINGS = {
 
 
 class Trial:
-    """One cell, ``luspo`` on ``tiny``, in a sweep of its own below ``root``."""
+    """One trial, ``luspo`` on ``tiny``, in a sweep of its own below ``root``."""
 
     def __init__(self, root: Path, **more):
         self.root = root
@@ -44,7 +44,7 @@ class Trial:
 
     @property
     def run(self) -> RunDir:
-        """The cell's run directory; its arm's name has the further settings in it."""
+        """The trial's run directory; its arm's name has the further settings in it."""
         return RunDir(next(self.root.glob(f"tiny/*/seed={SEED}"), self.root / "none"))
 
     def control(self, command: str = "run") -> subprocess.Popen[str]:
@@ -76,12 +76,12 @@ class Trial:
             time.sleep(every)
 
     def trainer(self, attempt: int = 1) -> psutil.Process:
-        """The training process (``harness.job``) of an attempt."""
+        """The training process (``harness.plugin.job``) of an attempt."""
         wanted = str(self.run.attempts()[attempt - 1])
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 line = process.cmdline()
-                if "harness.job" in line and wanted in line:
+                if "harness.plugin.job" in line and wanted in line:
                     return process
         raise AssertionError(f"no training process of {wanted}")
 

@@ -12,8 +12,8 @@ import pytest
 from e2e.launching import assert_same_record, run_dir
 from faults.faulting import SEED, STEPS, Trial
 
-from harness.checkpoints import intact
-from harness.faults import CAUSES
+from harness.run.checkpoints import intact
+from harness.run.failures import CAUSES
 
 pytestmark = pytest.mark.faults
 WHOLE = range(1, STEPS + 1)
@@ -79,7 +79,7 @@ def report(record_property):
 
 
 KILLED = {  # what is killed: a part of its command line
-    "the training process": "harness.job",
+    "the training process": "harness.plugin.job",
     "the task runner": "TaskRunner",
     "the FSDP worker": "ray::WorkerDict",
     "the rollout server": "ray::TransformersServer",

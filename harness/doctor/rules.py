@@ -1,0 +1,207 @@
+"""Everything about a run that can be found wrong before it starts, each as one line with its remedy."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.config import ConfigError
+from harness.config.secrets import refuse_secrets
+from harness.run.checkpoints import intact
+
+ACTOR = "actor_rollout_ref.actor"
+ROLLOUT = "actor_rollout_ref.rollout"
+DATA_COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
+# Keys that do not do what they seem to: key -> (default, what verl 0.9.1 does with it, what to set instead).
+MISLEADING = {
+    f"{ACTOR}.grad_clip": (1.0, "reads it nowhere", f"{ACTOR}.optim.clip_grad"),
+    f"{ACTOR}.optim.grad_clip": (None, "lets it overrule clip_grad", f"{ACTOR}.optim.clip_grad"),
+    f"{ACTOR}.optim.warmup_style": (None, "lets it overrule lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type"),
+}
+ALWAYS_AVERAGE = ("geo_mean", "sapo")  # verl's losses that ignore loss_agg_mode
+SEQUENCE_RANGE_LIMIT = 0.05  # the usual ranges of a sequence's mean ratio are a hundred times smaller than a token's
+
+
+def check(flat: dict[str, Any]) -> list[str]:
+    """Warnings about a flat resolved configuration; raises ``ConfigError`` at the first thing that cannot work."""
+    refuse_secrets(flat)
+    _misleading_keys(flat)
+    _unsupported(flat)
+    _batch_sizes(flat)
+    _loss(flat)
+    _model_folder(flat)
+    _fork_point(flat)
+    for key in ("data.train_files", "data.val_files"):
+        _data_file(flat, key)
+    return list(_warnings(flat))
+
+
+def _misleading_keys(flat: dict[str, Any]) -> None:
+    for key, (default, what, instead) in MISLEADING.items():
+        if flat.get(key, default) != default:
+            raise ConfigError(f"{key}={flat[key]}: verl {what}; set {instead}")
+
+
+def _unsupported(flat: dict[str, Any]) -> None:
+    if (flat["trainer.max_actor_ckpt_to_keep"] or 2) < 2:
+        raise ConfigError(
+            "trainer.max_actor_ckpt_to_keep must be 2 or more: a kill between checkpoint and metrics goes back one"
+        )
+    if flat.get(f"{ACTOR}.checkpoint.async_save"):
+        raise ConfigError(
+            f"{ACTOR}.checkpoint.async_save=true: nobody would know when a checkpoint is whole; set it to false"
+        )
+    if flat["trainer.device"] == "cpu" and flat[f"{ACTOR}.use_kl_loss"]:
+        raise ConfigError(f"{ACTOR}.use_kl_loss=true does not run on CPU: verl's reference model pins memory")
+    if flat["trainer.v1.trainer_mode"] != "sync":
+        raise ConfigError(
+            "trainer.v1.trainer_mode must be sync: recording and matched rollouts are defined for it only"
+        )
+    if flat[f"{ROLLOUT}.name"] == "transformers" and flat[f"{ROLLOUT}.tensor_model_parallel_size"] != 1:
+        raise ConfigError(f"{ROLLOUT}.tensor_model_parallel_size must be 1 with {ROLLOUT}.name=transformers")
+
+
+def _loss(flat: dict[str, Any]) -> None:
+    """Settings that a loss would ignore, or at which it would be another loss."""
+    mode, aggregation = flat[f"{ACTOR}.policy_loss.loss_mode"], flat[f"{ACTOR}.loss_agg_mode"]
+    clip, low = flat["harness.clip"], flat[f"{ACTOR}.clip_ratio_low"]
+    if aggregation == "seq-mean-token-sum-norm" and not (flat[f"{ACTOR}.loss_scale_factor"] or 0) > 0:
+        raise ConfigError(
+            f"{ACTOR}.loss_scale_factor must be a number of tokens with seq-mean-token-sum-norm: at null verl divides "
+            "by the width of whatever micro-batch a response is in"
+        )
+    if mode in ALWAYS_AVERAGE and aggregation != "seq-mean-token-mean":
+        raise ConfigError(
+            f"{mode} averages over a response's tokens and ignores {ACTOR}.loss_agg_mode={aggregation}; "
+            "set it to seq-mean-token-mean"
+        )
+    if mode == "geo_mean":
+        _one_micro_batch(flat)
+    if mode == "sapo" and clip in ("shared", "symmetric"):
+        raise ConfigError(f"sapo has no clip range, so clip={clip} would change nothing; use clip=preset")
+    if mode == "sapo" and any(f"{ACTOR}.policy_loss.{tau}" in flat for tau in ("tau_pos", "tau_neg")):
+        raise ConfigError(f"sapo reads {ACTOR}.tau_pos and {ACTOR}.tau_neg, not those of policy_loss; set these")
+    if mode == "cispo" and (low is None or low < 1):
+        raise ConfigError(
+            f"cispo bounds the ratio from above only, {ACTOR}.clip_ratio_low={low} (clip={clip}) from below too; "
+            "use clip=preset or a value of 1"
+        )
+    if mode == "fspo" and clip == "own":
+        raise ConfigError(
+            "fspo has no clip=own: the c of its paper is not known here; use clip=preset, or for a c of your own "
+            f"{ACTOR}.policy_loss.reference_length=1 with {ACTOR}.clip_ratio_low and {ACTOR}.clip_ratio_high"
+        )
+
+
+def _one_micro_batch(flat: dict[str, Any]) -> None:
+    """verl's geo_mean ends in a plain mean over the micro-batch, and the engine adds micro-batches up."""
+    if flat[f"{ACTOR}.use_dynamic_bsz"]:
+        raise ConfigError(
+            f"geo_mean averages over the micro-batch, so {ACTOR}.use_dynamic_bsz=true would change it; set it to false"
+        )
+    ranks = flat["trainer.nnodes"] * flat["trainer.n_gpus_per_node"]
+    per_rank = flat[f"{ACTOR}.ppo_mini_batch_size"] * flat[f"{ROLLOUT}.n"] // ranks
+    micro = flat[f"{ACTOR}.ppo_micro_batch_size_per_gpu"]
+    if micro != per_rank:
+        raise ConfigError(
+            f"geo_mean averages over the micro-batch and verl adds micro-batches up, so the gradient would be "
+            f"{per_rank // micro} times the batch's; set {ACTOR}.ppo_micro_batch_size_per_gpu={per_rank}, a rank's "
+            "whole update"
+        )
+
+
+def _batch_sizes(flat: dict[str, Any]) -> None:
+    prompts, mini = flat["data.train_batch_size"], flat[f"{ACTOR}.ppo_mini_batch_size"]
+    n, ranks = flat[f"{ROLLOUT}.n"], flat["trainer.nnodes"] * flat["trainer.n_gpus_per_node"]
+    if prompts % mini:
+        raise ConfigError(
+            f"{ACTOR}.ppo_mini_batch_size={mini} does not divide data.train_batch_size={prompts} prompts; "
+            f"nearest that do: {_nearest(prompts, mini)}"
+        )
+    if (mini * n) % ranks:
+        step = ranks // math.gcd(mini, ranks)  # valid group sizes are its multiples
+        raise ConfigError(
+            f"an update's {mini} prompts x {n} responses cannot be split evenly over {ranks} ranks; "
+            f"{ROLLOUT}.n could be {max(step, round(n / step) * step)}"
+        )
+    micro = flat[f"{ACTOR}.ppo_micro_batch_size_per_gpu"]
+    if flat[f"{ACTOR}.use_dynamic_bsz"]:
+        return
+    if micro is None:
+        raise ConfigError(f"set {ACTOR}.ppo_micro_batch_size_per_gpu (responses) or {ACTOR}.use_dynamic_bsz=true")
+    per_rank = mini * n // ranks
+    if per_rank % micro:
+        raise ConfigError(
+            f"{ACTOR}.ppo_micro_batch_size_per_gpu={micro} does not divide the {per_rank} responses of an update on a "
+            f"rank; nearest that do: {_nearest(per_rank, micro)}"
+        )
+
+
+def _nearest(total: int, wanted: int) -> str:
+    divisors = [d for d in range(1, total + 1) if total % d == 0]
+    below, above = [d for d in divisors if d < wanted], [d for d in divisors if d > wanted]
+    return " or ".join(str(d) for d in ([*below[-1:], *above[:1]] if above else below[-2:]))
+
+
+def _model_folder(flat: dict[str, Any]) -> None:
+    path = Path(flat["actor_rollout_ref.model.path"]).expanduser()
+    how = f"hf download {flat['actor_rollout_ref.model.path']} --local-dir DIR, then actor_rollout_ref.model.path=DIR"
+    if not path.is_dir():
+        raise ConfigError(f"actor_rollout_ref.model.path={path}: no such folder; {how}")
+    if not (path / "config.json").exists():
+        raise ConfigError(f"{path} has no config.json, so it is not a transformers model folder")
+    if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
+        raise ConfigError(f"{path} has no weights (*.safetensors or pytorch_model*.bin); {how}")
+    if not any((path / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+        raise ConfigError(f"{path} has no tokenizer files; {how}")
+
+
+def _fork_point(flat: dict[str, Any]) -> None:
+    folder = flat["harness.fork_from"]
+    if folder and not intact(Path(folder)):
+        raise ConfigError(
+            f"harness.fork_from={folder}: no whole checkpoint; a run's are in checkpoints/global_step_<n>"
+        )
+
+
+def _data_file(flat: dict[str, Any], key: str) -> None:
+    files = flat[key] if isinstance(flat[key], list) else [flat[key]]
+    rows, indices = 0, []
+    for name in files:
+        path = Path(name).expanduser()
+        if not path.exists():
+            raise ConfigError(f"{key}={path}: no such file; put a parquet file there or choose another task=")
+        try:
+            schema = pq.read_schema(path)
+        except (OSError, pa.ArrowException) as error:
+            raise ConfigError(f"{key}={path}: not a readable parquet file ({type(error).__name__})") from None
+        missing = [column for column in DATA_COLUMNS if column not in schema.names]
+        if missing:
+            raise ConfigError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(schema.names)}")
+        info = pq.read_table(path, columns=["extra_info"]).column("extra_info").to_pylist()
+        rows += len(info)
+        indices += [row.get("index") if isinstance(row, dict) else None for row in info]
+    if any(not isinstance(index, int) for index in indices) or len(set(indices)) != rows:
+        raise ConfigError(f"{key}: extra_info.index must be an integer that is unique in every row of {files}")
+    if key == "data.train_files" and rows < flat["data.train_batch_size"]:
+        raise ConfigError(f"{key} has {rows} prompts, fewer than data.train_batch_size={flat['data.train_batch_size']}")
+
+
+def _warnings(flat: dict[str, Any]) -> Iterator[str]:
+    high = flat[f"{ACTOR}.clip_ratio_high"]
+    high = flat[f"{ACTOR}.clip_ratio"] if high is None else high
+    if flat["harness.importance_sampling_level"] == "sequence" and high >= SEQUENCE_RANGE_LIMIT:
+        yield (
+            f"{flat['harness.algo']} clips the ratio of sequences, whose usual range is 2e-3/2.5e-3 (LUSPO) or "
+            f"3e-4/4e-4 (GSPO); at {high:g} nothing will ever be clipped"
+        )
+    if flat["harness.clip"] == "shared" and flat["harness.importance_sampling_level"] == "token":
+        yield f"clip=shared gives a token-level loss the range {high:g}, at which it clips more than the others do"
+    for key in ("actor_rollout_ref.model.trust_remote_code", "data.trust_remote_code"):
+        if flat.get(key):
+            yield f"{key}=true runs Python code that comes with the model's files"
+    if flat["trainer.save_freq"] <= 0:
+        yield "trainer.save_freq is off: an interrupted run starts again from step 1"

@@ -1,0 +1,1 @@
+"""The process beside a training: start it, watch it, keep its checkpoints, say why it failed."""

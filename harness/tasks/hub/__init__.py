@@ -1,0 +1,1 @@
+"""Data sets and benchmarks of the Hugging Face hub, or of a local folder, in verl's schema."""

@@ -1,0 +1,134 @@
+"""Named sweeps: ``sweeps/*.yaml``, a grid of overrides with exceptions and priorities.
+
+::
+
+    about: one line
+    grid:                       # every combination of these is a run of `python -m harness.train`
+      experiment: [text_dense]
+      algo: [grpo, gspo, luspo]
+      seed: [0, 1, 2]
+    set: {trainer.total_training_steps: 100}          # for all
+    exclude: [{algo: grpo, seed: 2}]                  # combinations that are left out
+    priority: [{when: {algo: luspo}, add: 1}]         # higher starts first
+    retries: 3                                        # attempts without progress that are forgiven
+    backoff_seconds: 30                               # before the first of them, doubled each time
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.config import ConfigError
+from sweeps.trials import Trial, trials_of
+
+FOLDER = Path(__file__).parent / "named"
+KEYS = ("about", "grid", "set", "exclude", "priority", "retries", "backoff_seconds")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named sweep as written. grid: {override's key: values}; the other fields as in its file."""
+
+    name: str
+    about: str
+    grid: dict[str, list[Any]]
+    fixed: dict[str, Any]
+    exclude: list[dict[str, Any]]
+    priority: list[dict[str, Any]]
+    retries: int
+    backoff_seconds: float
+
+    def jobs(self) -> list[tuple[dict[str, Any], list[str]]]:
+        """(choices, overrides) of every combination that is not left out, the last key of the grid varying first."""
+        combinations = (dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values()))
+        kept = (chosen for chosen in combinations if not any(_holds(rule, chosen) for rule in self.exclude))
+        return [(chosen, [_override(key, value) for key, value in {**chosen, **self.fixed}.items()]) for chosen in kept]
+
+    def trials(self, extra: Sequence[str] = ()) -> list[Trial]:
+        """The sweep's trials; ``extra``: overrides for all of them. Raises ``ConfigError``."""
+        jobs = self.jobs()
+        if not jobs:
+            raise ConfigError(f"sweep {self.name}: every combination is excluded")
+        trials = trials_of([*overrides, *extra] for _, overrides in jobs)
+        return [
+            replace(trial, priority=self._priority(chosen)) for trial, (chosen, _) in zip(trials, jobs, strict=True)
+        ]
+
+    def _priority(self, chosen: Mapping[str, Any]) -> float:
+        return sum(float(rule["add"]) for rule in self.priority if _holds(rule["when"], chosen))
+
+
+def names() -> list[str]:
+    """Names of the sweeps that come with the project."""
+    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+
+
+def load(name: str) -> Sweep:
+    """The sweep of that name, or in that YAML file; raises ``ConfigError`` with the first thing that is wrong."""
+    file = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not file.is_file():
+        raise ConfigError(f"no sweep {name}; there are {', '.join(names())}, or give a YAML file")
+    try:
+        content = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected the keys {', '.join(KEYS)}")
+    unknown = [key for key in content if key not in KEYS]
+    if unknown:
+        raise ConfigError(f"{file}: unknown key {unknown[0]}; there are {', '.join(KEYS)}")
+    sweep = Sweep(
+        name=file.stem,
+        about=str(content.get("about", "")),
+        grid=_typed(file, content, "grid", dict, {}),
+        fixed=_typed(file, content, "set", dict, {}),
+        exclude=_typed(file, content, "exclude", list, []),
+        priority=_typed(file, content, "priority", list, []),
+        retries=_typed(file, content, "retries", int, 3),
+        backoff_seconds=float(_typed(file, content, "backoff_seconds", (int, float), 30)),
+    )
+    _check(file, sweep)
+    return sweep
+
+
+def _typed(file: Path, content: Mapping[str, Any], key: str, kind: Any, default: Any) -> Any:
+    value = content.get(key, default)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        wanted = {dict: "a mapping", list: "a list"}.get(kind, "a number")
+        raise ConfigError(f"{file}: {key} must be {wanted}, not {value!r}")
+    return value
+
+
+def _check(file: Path, sweep: Sweep) -> None:
+    if not sweep.grid:
+        raise ConfigError(f"{file}: grid is missing, for example `grid: {{algo: [gspo, luspo], seed: [0, 1]}}`")
+    for key, values in sweep.grid.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{file}: grid.{key} must be a list of values, not {values!r}")
+    for key, number in (("retries", sweep.retries), ("backoff_seconds", sweep.backoff_seconds)):
+        if number < 0:
+            raise ConfigError(f"{file}: {key} must be 0 or more, not {number:g}")
+    for rule in sweep.priority:
+        if not isinstance(rule, dict) or set(rule) != {"when", "add"} or not isinstance(rule["add"], (int, float)):
+            raise ConfigError(f"{file}: a priority is {{when: {{algo: luspo}}, add: 1}}, not {rule!r}")
+    for rule in [*sweep.exclude, *(rule["when"] for rule in sweep.priority)]:
+        if not isinstance(rule, dict) or not rule:
+            raise ConfigError(f"{file}: expected a mapping from keys of the grid to values, not {rule!r}")
+        for key, value in rule.items():
+            if key not in sweep.grid or value not in sweep.grid[key]:
+                raise ConfigError(f"{file}: {key}: {value} is not in the grid, so the rule would never hold")
+
+
+def _holds(rule: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
+    return all(chosen[key] == value for key, value in rule.items())
+
+
+def _override(key: str, value: Any) -> str:
+    """``key=value`` in Hydra's grammar."""
+    if isinstance(value, bool):
+        return f"{key}={str(value).lower()}"
+    return f"{key}={'null' if value is None else value}"
