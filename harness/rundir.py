@@ -63,7 +63,7 @@ SEQUENCE_COLUMNS = {
     "gradient_weight": "sum over tokens of |dL/dlogp|, free of the number of ranks",
     "entropy": "mean over tokens of the policy's entropy at the rollout, nats",
     "response_hash": "CRC-32 of the response's token ids",
-    "rollout_logprob_diff": "mean over tokens of log pi_old - log pi_rollout; 0 but for rounding if engines agree, top_p 1",
+    "rollout_logprob_diff": "mean over tokens of log pi_old - log pi_rollout; 0 but for rounding if engines agree",
 }
 
 # Columns of every evaluation file.
