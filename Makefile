@@ -24,7 +24,7 @@ RUNS ?= $(foreach e,$(subst $(comma), ,$(EXPERIMENT)),$(if $(filter reference/%,
 NAME ?= $(subst /,-,$(subst $(comma),+,$(EXPERIMENT)))
 
 
-.PHONY: help setup doctor sweep report notebook eval readme test test-slow test-faults lint bench clean
+.PHONY: help setup doctor sweep report notebook eval readme docs test test-fast test-slow test-faults lint bench clean
 
 help:  ## this help
 	@sed -n 's/^# \(make\|Variables\)/\1/p' Makefile
@@ -62,13 +62,20 @@ eval: setup  ## evaluate the runs in RUNS on BENCHMARK (k answers a question: AR
 readme: setup  ## the README's figure and tables, generated from results/reference
 	$(PY) -m analysis.report.readme results/reference
 
-lint: setup  ## ruff and the type checker
+docs: setup  ## the pages of docs/ that are generated: every recorded column, every setting
+	$(PY) -m harness.reference
+
+lint: setup  ## ruff, the type checker, and which package may import which
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright --pythonpath $(PY)
+	$(VENV)/bin/lint-imports
 
 test: lint  ## lint, unit tests and end-to-end runs (about 15 minutes on 2 cores)
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not faults"
+
+test-fast: setup  ## the unit tests alone (about 5 minutes on 2 cores)
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not faults" tests/unit
 
 test-slow: setup  ## statistical tests that train for many minutes
 	$(PY) -m pytest -m slow
@@ -83,4 +90,4 @@ bench: setup  ## seconds per step and to the first step, beside TRL and bare ver
 	$(PY) tests/bench/analysis_bench.py
 
 clean:  ## delete what can be made again: environment, caches, assets (never runs)
-	rm -rf $(VENV) $(VENV)-bench results/assets results/.cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(VENV)-bench results/assets .pytest_cache .ruff_cache *.egg-info

@@ -1,6 +1,5 @@
 """From run directories to frames, figures and tables. Imports no torch, ray, verl or transformers."""
 
-from analysis.figures.catalogue import FIGURES, Entry, draw_figure, missing
 from analysis.figures.curves import (
     CURVES,
     Curve,
@@ -16,6 +15,7 @@ from analysis.figures.curves import (
 from analysis.figures.distributions import effective_weight, length_quantiles
 from analysis.figures.paths import length_accuracy
 from analysis.figures.style import COLOURS, save
+from analysis.report.catalogue import FIGURES, Entry, draw_figure, missing
 from analysis.runs.load import KEYS, AnalysisError, Runs, load_runs, require_metric
 from analysis.statistics.arms import X_AXES, arm_tables, pointwise
 from analysis.statistics.matched import require_matched

@@ -28,6 +28,7 @@ from rich.console import Console
 from harness.config import ConfigError, digest, flatten, matching, register
 from harness.doctor import checkup, rules
 from harness.grading import mathematics
+from harness.losses.registry import spec_of
 from harness.paths import CONF, ROOT
 from harness.run.checkpoints import condemn, drop_checkpoints, passed_over, resume_point
 from harness.run.failures import classify
@@ -65,6 +66,7 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
         "algo": flat["harness.algo"],
         "clip": flat["harness.clip"],
         "seed": flat["seed"],
+        "loss": spec_of(built[f"{rules.ACTOR}.policy_loss.loss_mode"]).described(built[f"{rules.ACTOR}.loss_agg_mode"]),
         "fingerprint": kinds.fingerprint,
         "treatment": kinds.treatment,
         "controlled": kinds.controlled,
@@ -134,6 +136,7 @@ def _train_locked(run: RunDir, planned: int, config: DictConfig, console: Consol
     """Continue the run from its last whole checkpoint, or start it (from ``harness.fork_from`` if that is set)."""
     if run.last_step() >= planned and run.status().get("state") == "done":
         run.write_status("done", planned_steps=planned)
+        _merge(run, console)
         console.print(f"{run.path} is done ({run.last_step()} steps), skipped", highlight=False, soft_wrap=True)
         return 0
     step, checkpoint = resume_point(run)
@@ -164,11 +167,22 @@ def _train_locked(run: RunDir, planned: int, config: DictConfig, console: Consol
     finally:
         _close(run, attempt, {"state": state, "cause": cause, "error": error, "first_step": step, "began": began})
     if state == "done":
+        _merge(run, console)
         minutes = run.status()["seconds"] / 60
         console.print(f"{run.path}: done, {minutes:.1f} minutes", highlight=False, soft_wrap=True)
         return 0
     console.print(f"{run.path}: {error}\n  log: {attempt / 'log.txt'}", style="red", highlight=False, soft_wrap=True)
     return PREEMPTED if cause == "preempted" else FAILED
+
+
+def _merge(run: RunDir, console: Console) -> None:
+    """The finished run's responses as one file; if that fails they stay as they are, which every reader knows."""
+    from harness.run.merge import merge  # pyarrow is not needed to start a run
+
+    try:
+        merge(run)
+    except RunDirError as error:
+        console.print(f"warning: {error}", style="yellow", highlight=False, soft_wrap=True)
 
 
 def _verdict(run: RunDir, planned: int, status: int, said: str | None) -> tuple[str, str | None, str | None]:

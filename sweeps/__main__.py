@@ -2,18 +2,19 @@
 
     python -m sweeps plan NAME              what it would run, GPU-hours and disk; starts nothing
     python -m sweeps run NAME               run it, or go on with it; what is done stays done
-    python -m sweeps status NAME            where each of its runs is
+    python -m sweeps status NAME            where each of its runs is, and what to do next
     python -m sweeps watch NAME             the same, again and again
     python -m sweeps cancel NAME            end what it started, and its controller
     python -m sweeps manifests NAME --to FOLDER kubernetes.image=... kubernetes.claim=...
                                             a Kubernetes manifest (KubeRay RayJob) for each run; all values of theirs
                                             are in sweeps/cluster/rayjob.yaml
 
-NAME is a file of sweeps/ or a path to a YAML file. Overrides of ``harness.train`` may follow and hold for all runs;
+NAME is a file of sweeps/named/ or a path to a YAML file. Overrides of ``harness.train`` may follow for all runs;
 ``hydra/launcher=slurm hydra.launcher.partition=gpu`` say where they run. ``status``, ``watch`` and ``cancel`` work from
 any machine that sees the results, and take the overrides of the last ``run`` if none are given.
 """
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,16 +26,18 @@ from rich.live import Live
 from harness.config import ConfigError
 from sweeps.control import cancel, run_sweep
 from sweeps.definition import load, names
-from sweeps.view import plan_table, status_table
+from sweeps.next_steps import sweeps_command
+from sweeps.view import next_step, plan_table, status_table
 
 WATCH_SECONDS = 5.0
 
 
 def plan(name: str, overrides: list[str], console: Console) -> int:
-    """Print the trials and what they need."""
+    """Print the runs and what they need."""
     from sweeps.state import SweepState
 
     console.print(plan_table(load(name), SweepState.of(name, overrides).trials))
+    _tell_next(console, sweeps_command("run", name, overrides))
     return 0
 
 
@@ -49,6 +52,7 @@ def status(name: str, overrides: list[str], console: Console) -> int:
 
     state = SweepState.last(name, overrides)
     console.print(status_table(state.trials, state.lock))
+    _tell_next(console, next_step(name, state.overrides, state.trials, state.lock))
     return 0
 
 
@@ -64,18 +68,23 @@ def watch(name: str, overrides: list[str], console: Console) -> int:
 
 
 def manifests(name: str, overrides: list[str], console: Console) -> int:
-    """Write a manifest for each trial; ``--to FOLDER`` among the overrides says where."""
+    """Write a manifest for each run; ``--to FOLDER`` among the overrides says where."""
     from sweeps.launchers.kubernetes import defaults, take_settings, write_rayjobs
     from sweeps.state import SweepState
 
     if "--to" not in overrides or overrides[-1] == "--to":
-        raise ConfigError("manifests: --to FOLDER is missing")
+        raise ConfigError("manifests: --to FOLDER is missing; it is the folder for the manifests")
     at = overrides.index("--to")
     folder, rest = Path(overrides[at + 1]), overrides[:at] + overrides[at + 2 :]
     settings, rest = take_settings(rest)
     files = write_rayjobs(SweepState.of(name, rest).trials, settings, folder, defaults())
-    console.print(f"{len(files)} manifests in {folder}; kubectl apply -f {folder}", highlight=False, soft_wrap=True)
+    console.print(f"{len(files)} manifests in {folder}", highlight=False, soft_wrap=True)
+    _tell_next(console, shlex.join(["kubectl", "apply", "-f", str(folder)]))
     return 0
+
+
+def _tell_next(console: Console, command: str) -> None:
+    console.print(f"next: {command}", highlight=False, soft_wrap=True, markup=False)
 
 
 COMMANDS: dict[str, Callable[[str, list[str], Console], int]] = {
@@ -100,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[0] not in COMMANDS:
             raise ConfigError(f"{arguments[0]}: no such command; there are {', '.join(COMMANDS)}")
         if len(arguments) < 2:
-            raise ConfigError(f"{arguments[0]}: which sweep? there are {', '.join(names())}")
+            raise ConfigError(f"{arguments[0]}: the sweep's name is missing; there are {', '.join(names())}")
         return COMMANDS[arguments[0]](arguments[1], arguments[2:], console)
     except ConfigError as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True)

@@ -9,13 +9,16 @@ from rich.console import Console
 
 from harness.config import ConfigError
 from harness.run.progress import Monitor
+from sweeps.launchers.base import Launcher
 from sweeps.launchers.local import Local
 from sweeps.lock import HeldError, Lock, alive, read
-from sweeps.scheduler import Launcher, Progress, Rules, Scheduler, status_of, submission_of
+from sweeps.next_steps import report_command, sweeps_command, why
+from sweeps.scheduler import Progress, Rules, Scheduler, status_of, submission_of
 from sweeps.state import SweepState
 from sweeps.trials import Trial
 
 SETTLE_SECONDS = 60.0
+MOST_SHOWN = 10  # runs that are explained one by one at the end
 CLOSING = ("response_length", "clip_fraction", "reward", "accuracy")  # drawn at the end; `make report` draws all
 
 
@@ -39,7 +42,7 @@ def launcher(kind: str, settings: Mapping[str, Any]) -> Launcher:
     """The launcher of that name; raises ``ConfigError`` for an unknown one or a setting that it does not have."""
     known = launchers()
     if kind not in known:
-        raise ConfigError(f"hydra.launcher.kind={kind}: there are {', '.join(known)}")
+        raise ConfigError(f"hydra.launcher.kind={kind}: no such launcher; there are {', '.join(known)}")
     try:
         return known[kind](**settings)
     except TypeError as error:
@@ -77,20 +80,33 @@ def run_trials(
         if where.ends_with_us:
             scheduler.cancel()
             settle(scheduler)
-        left = "stopped" if where.ends_with_us else "what was submitted goes on"
-        console.print(f"interrupted, {left}; the same command continues", style="yellow")
+        left = "its runs were stopped" if where.ends_with_us else "the submitted runs go on"
+        console.print(f"interrupted: {left}; the same command continues", style="yellow")
         return 130
     closing(trials, console)
-    if scheduler.failed:
-        console.print(
-            f"{len(scheduler.failed)} of {len(trials)} runs are not done; the same command continues them",
-            soft_wrap=True,
-        )
+    tell_unfinished(scheduler, console)
     return int(not scheduler.over or bool(scheduler.failed))
 
 
+def tell_unfinished(scheduler: Scheduler, console: Console) -> None:
+    """What is not done: how many runs the same command continues, and which were given up and what shows why."""
+    failed = scheduler.failed
+    waiting = [one for one in scheduler.trials if one.state not in ("done", "failed")]
+    total = len(scheduler.trials)
+    if waiting:
+        console.print(f"{len(waiting)} of {total} runs are not finished; the same command continues them")
+    if not failed:
+        return
+    again = "once the cause is mended, the same command tries them again"
+    console.print(f"{len(failed)} of {total} runs given up; {again}", soft_wrap=True)
+    for one in failed[:MOST_SHOWN]:
+        console.print(f"why {one.trial.name}: {why(one.trial)}", highlight=False, soft_wrap=True, markup=False)
+    if len(failed) > MOST_SHOWN:
+        console.print(f"and {len(failed) - MOST_SHOWN} more, whose errors are above")
+
+
 def settle(scheduler: Scheduler) -> None:
-    """Wait until what was asked to end has ended, for a while."""
+    """Wait until the runs that were asked to end have ended, for ``SETTLE_SECONDS`` at most."""
     end = time.time() + SETTLE_SECONDS
     while time.time() < end and any(
         one.state == "running" and one.submission and scheduler.launcher.alive(one.submission)
@@ -107,12 +123,15 @@ def run_sweep(name: str, overrides: Sequence[str], console: Console) -> int:
     try:
         with Lock(state.lock) as lock:
             state.write()
-            state.wish.unlink(missing_ok=True)
+            state.cancel_request.unlink(missing_ok=True)
 
             def go_on() -> bool:
                 if not lock.held():
-                    raise ConfigError(f"{state.lock}: another controller has taken over")
-                return not state.wish.exists()
+                    raise ConfigError(
+                        f"{state.lock}: another controller has taken over this sweep, so this one stops; "
+                        f"see it with {sweeps_command('status', name)}"
+                    )
+                return not state.cancel_request.exists()
 
             return run_trials(state.trials, where, rules, console, go_on)
     except HeldError as error:
@@ -124,9 +143,9 @@ def cancel(name: str, overrides: Sequence[str], console: Console) -> int:
     state = SweepState.last(name, overrides)
     where = launcher(state.kind, state.launcher_settings)
     if not state.folder.exists():
-        console.print("nothing was ever started")
+        console.print(f"sweep {state.sweep.name} was never run, so there is nothing to cancel")
         return 0
-    state.wish.touch()
+    state.cancel_request.touch()
     end = time.time() + SETTLE_SECONDS
     while time.time() < end and (holder := read(state.lock)) and alive(holder, time.time()):
         time.sleep(0.2)
@@ -138,10 +157,11 @@ def cancel(name: str, overrides: Sequence[str], console: Console) -> int:
             asked += 1
         elif status_of(trial.run).get("state") == "running":
             left += 1
-            console.print(
-                f"{trial.name}: runs on {status_of(trial.run).get('host')}, not started from here", soft_wrap=True
-            )
-    console.print(f"{asked} runs asked to end" if asked else "nothing was left to end")
+            host = status_of(trial.run).get("host")
+            console.print(f"{trial.name}: runs on {host}, not started by this sweep; end it there", soft_wrap=True)
+    console.print(f"{asked} runs asked to end" if asked else "no run of this sweep was left to end")
+    again = sweeps_command("run", name, state.overrides)
+    console.print(f"next: {again} continues from the last checkpoints", highlight=False, soft_wrap=True, markup=False)
     return int(left > 0)
 
 
@@ -154,7 +174,9 @@ def tell(one: Progress, told: dict[str, str], console: Console) -> None:
 
 
 def closing(trials: Sequence[Trial], console: Console) -> None:
-    """The table and the curves of the trials that have become runs."""
+    """The table and the curves of the trials that have become runs, and the command for their whole report."""
+    # The only place where sweeps call the analysis, and only when this is called: a sweep ends with what its user
+    # wants to see first, and nothing else here depends on how runs are analysed.
     from analysis import AnalysisError, load_runs, print_summary
     from analysis.report.write import write_figures
 
@@ -167,3 +189,4 @@ def closing(trials: Sequence[Trial], console: Console) -> None:
         write_figures(runs, console=console, names=CLOSING)
     except AnalysisError as error:
         console.print(f"no curves: {error}", style="yellow", highlight=False, soft_wrap=True)
+    console.print(f"report: {report_command(paths)}", highlight=False, soft_wrap=True, markup=False)

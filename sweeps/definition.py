@@ -1,8 +1,9 @@
-"""Named sweeps: ``sweeps/*.yaml``, a grid of overrides with exceptions and priorities.
+"""Named sweeps: ``sweeps/named/*.yaml``, a grid of overrides with exceptions and priorities.
 
 ::
 
     about: one line
+    extends: paper              # start from that sweep, or from a YAML file beside this one; see below
     grid:                       # every combination of these is a run of `python -m harness.train`
       experiment: [text_dense]
       algo: [grpo, gspo, luspo]
@@ -12,6 +13,10 @@
     priority: [{when: {algo: luspo}, add: 1}]         # higher starts first
     retries: 3                                        # attempts without progress that are forgiven
     backoff_seconds: 30                               # before the first of them, doubled each time
+
+A sweep that extends another has all that the other has. Its own ``grid`` and ``set`` replace the other's key by key;
+its own ``exclude``, ``priority``, ``retries`` and ``backoff_seconds`` replace the other's as a whole; ``about`` is
+never taken over.
 """
 
 import itertools
@@ -26,7 +31,8 @@ from harness.config import ConfigError
 from sweeps.trials import Trial, trials_of
 
 FOLDER = Path(__file__).parent / "named"
-KEYS = ("about", "grid", "set", "exclude", "priority", "retries", "backoff_seconds")
+MERGED = ("grid", "set")  # the keys of a sweep that extends another replace the other's one by one
+KEYS = ("about", "extends", "grid", "set", "exclude", "priority", "retries", "backoff_seconds")
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,34 @@ def names() -> list[str]:
 
 def load(name: str) -> Sweep:
     """The sweep of that name, or in that YAML file; raises ``ConfigError`` with the first thing that is wrong."""
-    file = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    file = _file(name)
     if not file.is_file():
-        raise ConfigError(f"no sweep {name}; there are {', '.join(names())}, or give a YAML file")
+        raise ConfigError(f"no sweep {name}; there are {', '.join(names())}, or give the path of a YAML file")
+    content = _content(file)
+    sweep = Sweep(
+        name=file.stem,
+        about=str(content.get("about", "")),
+        grid=_mapping(file, content, "grid"),
+        fixed=_mapping(file, content, "set"),
+        exclude=_typed(file, content, "exclude", list, []),
+        priority=_typed(file, content, "priority", list, []),
+        retries=_typed(file, content, "retries", int, 3),
+        backoff_seconds=float(_typed(file, content, "backoff_seconds", (int, float), 30)),
+    )
+    _check(file, sweep)
+    return sweep
+
+
+def _file(name: str, beside: Path = Path()) -> Path:
+    """The file of a sweep's name, or the YAML file of that path, which is relative to the folder ``beside``."""
+    return beside / name if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+
+
+def _content(file: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What the file says together with what it extends; ``extended_by``: the files that led here, the first one first.
+
+    Raises ``ConfigError``, also for an ``extends`` that names no sweep or leads back to a file that it came from.
+    """
     try:
         content = yaml.safe_load(file.read_text())
     except yaml.YAMLError as error:
@@ -81,18 +112,23 @@ def load(name: str) -> Sweep:
     unknown = [key for key in content if key not in KEYS]
     if unknown:
         raise ConfigError(f"{file}: unknown key {unknown[0]}; there are {', '.join(KEYS)}")
-    sweep = Sweep(
-        name=file.stem,
-        about=str(content.get("about", "")),
-        grid=_typed(file, content, "grid", dict, {}),
-        fixed=_typed(file, content, "set", dict, {}),
-        exclude=_typed(file, content, "exclude", list, []),
-        priority=_typed(file, content, "priority", list, []),
-        retries=_typed(file, content, "retries", int, 3),
-        backoff_seconds=float(_typed(file, content, "backoff_seconds", (int, float), 30)),
-    )
-    _check(file, sweep)
-    return sweep
+    if "extends" not in content:
+        return content
+    name = content.pop("extends")
+    base = _file(name, file.parent) if isinstance(name, str) else None
+    if base is None or not base.is_file():
+        raise ConfigError(f"{file}: extends: no sweep {name}; there are {', '.join(names())}, or a YAML file beside it")
+    chain = (*extended_by, file)
+    if base.resolve() in [one.resolve() for one in chain]:
+        raise ConfigError(f"{chain[0]}: extends goes in a circle: {' -> '.join(one.stem for one in (*chain, base))}")
+    inherited = _content(base, chain)
+    inherited.pop("about", None)
+    merged = {key: {**_mapping(base, inherited, key), **_mapping(file, content, key)} for key in MERGED}
+    return {**inherited, **content, **merged}
+
+
+def _mapping(file: Path, content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return _typed(file, content, key, dict, {})
 
 
 def _typed(file: Path, content: Mapping[str, Any], key: str, kind: Any, default: Any) -> Any:

@@ -1,7 +1,7 @@
 """Hydra's multirun through our scheduler: ``hydra/launcher=local | slurm | ray_jobs`` on the command line of a run.
 
-Hydra finds launchers by scanning an installed namespace; ours registers itself when the multirun starts, through the
-callback that ``conf/train.yaml`` names.
+Hydra finds launchers by scanning the installed namespace package ``hydra_plugins``; ours registers itself when the
+multirun starts, through the callback that ``conf/train.yaml`` names.
 """
 
 import importlib
@@ -28,6 +28,9 @@ class RegisterLauncher(Callback):
     """Makes ``SweepLauncher`` known to Hydra before it is asked for, under a name that Hydra accepts."""
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
+        # Hydra imports a launcher by a name that starts with ``hydra_plugins.``. A real package of that name would have
+        # to be a folder at the top of the checkout: one that setuptools maps to a folder in here is not found by
+        # Hydra's scan in an editable installation, and not at all where the checkout is only on the path.
         try:
             package = importlib.import_module(PACKAGE)
         except ImportError:  # no other plugin is installed

@@ -1,7 +1,10 @@
 """One controller a sweep: a lock file on a file system that machines share, kept by a heartbeat.
 
-File locks of the kernel say little over networks, so the lock is a file that can be created only once (``os.link`` is
-atomic on NFS too) and that a dead holder's silence releases.
+File locks of the kernel cannot be relied on over networks, so the lock is a file that can be created only once
+(``os.link`` is atomic on NFS too) and that a holder loses when its heartbeat stops.
+
+Why no library: of two processes that find the same holder dead, ``flufl.lock`` lets the slower one remove the lock that
+the faster one has just taken. Here only one of them may replace the holder; see ``Lock._take``.
 """
 
 import contextlib
@@ -25,7 +28,7 @@ class HeldError(Exception):
 
 
 class Lock:
-    """Context manager; raises ``HeldError`` on entering if the lock's holder lives."""
+    """Context manager of the lock ``file``; raises ``HeldError`` on entering while another holder lives."""
 
     def __init__(self, file: Path, clock: Callable[[], float] = time.time, beat: float = HEARTBEAT_SECONDS):
         self.file, self.clock, self.beat = file, clock, beat
@@ -46,7 +49,7 @@ class Lock:
             self.file.unlink(missing_ok=True)
 
     def held(self) -> bool:
-        """Whether the lock is still ours: a controller that slept too long may have lost it to another."""
+        """Whether the lock is still ours: another may have taken over from a controller that slept too long."""
         return (read(self.file) or {}).get("token") == self.token
 
     def _content(self) -> str:
@@ -61,7 +64,8 @@ class Lock:
     def _take(self, file: Path) -> None:
         """Create ``file`` with our name in it, or replace a dead holder's; raises ``HeldError`` if the holder lives.
 
-        Of all who find the holder dead one may replace it: who takes, in this same way, the file named after it.
+        Of all processes that find the holder dead only one may replace it: the one that holds the takeover file, which
+        is a lock of this same kind and named after the dead holder.
         """
         while not self._create(file):
             holder = read(file)
@@ -70,17 +74,17 @@ class Lock:
             if alive(holder, self.clock()):
                 raise HeldError(
                     f"{self.file}: held by process {holder['pid']} on {holder['host']}, heard of "
-                    f"{self.clock() - holder['heartbeat']:.0f} s ago; stop it there, or wait until it is silent for "
-                    f"{STALE_SECONDS} s"
+                    f"{self.clock() - holder['heartbeat']:.0f} s ago; stop it there, or wait until its heartbeat has "
+                    f"been silent for {STALE_SECONDS} s"
                 )
-            succession = self.file.with_name(f".{self.file.name}.after.{holder.get('token')}")
-            self._take(succession)
+            takeover = self.file.with_name(f".{self.file.name}.after.{holder.get('token')}")
+            self._take(takeover)
             try:
                 if read(file) == holder:
                     self._draft().replace(file)
                     return
             finally:
-                succession.unlink()
+                takeover.unlink()
 
     def _create(self, file: Path) -> bool:
         draft = self._draft()

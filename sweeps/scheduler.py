@@ -9,47 +9,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness.run.failures import CAUSES
 from harness.rundir import BEING_TRAINED, LAUNCH_LOG, SUBMISSION, RunDir, RunDirError, read_json, write_json
+from sweeps.launchers.base import Launcher, LaunchError
 from sweeps.trials import Trial
 
 LONGEST_BACKOFF = 1800.0
 GONE_SECONDS = 5.0  # a process may be gone a moment before its last words are on a shared disk
-Submission = Mapping[str, Any]
-
-
-class Launcher(Protocol):
-    """Where trials run. poll_seconds: between two looks; ends_with_us: whether its runs end with the scheduler."""
-
-    name: str
-    poll_seconds: float
-    ends_with_us: bool
-
-    def check(self, trials: Sequence[Trial]) -> None:
-        """Raise ``ConfigError`` if one of them could never run there."""
-        ...
-
-    def place(self, trial: Trial, running: Sequence[Submission]) -> dict[str, Any] | None:
-        """Where the trial can start now beside the ``running`` submissions (fields of its submission), or None."""
-        ...
-
-    def start(self, trial: Trial, place: dict[str, Any]) -> dict[str, Any]:
-        """Start it and return what identifies it, JSON values all. Raises ``LaunchError``."""
-        ...
-
-    def alive(self, submission: Submission) -> bool:
-        """Whether it is still waiting or running."""
-        ...
-
-    def cancel(self, submission: Submission) -> None:
-        """Ask it to end; returns at once. One that is gone is no error."""
-        ...
-
-
-class LaunchError(Exception):
-    """A launcher could not start a trial; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +43,7 @@ class Progress:
 
 
 class Scheduler:
-    """``turn`` looks at everything once; ``run`` turns until all is done or given up."""
+    """``poll`` asks about everything once; ``run`` polls until all trials are done or given up."""
 
     def __init__(
         self,
@@ -100,12 +68,12 @@ class Scheduler:
     def failed(self) -> list[Progress]:
         return [one for one in self.trials if one.state == "failed"]
 
-    def turn(self) -> None:
-        """One look: what has ended, what to try again, what there is room for."""
+    def poll(self) -> None:
+        """Find out what has ended, try again what failed, start what there is room for."""
         now = self.clock()
         for one in self.trials:
             if one.state == "running":
-                self._look(one, now)
+                self._poll(one, now)
         running = [one.submission for one in self.trials if one.state == "running" and one.submission]
         for one in self.trials:
             if one.state != "waiting" or one.not_before > now:
@@ -116,9 +84,9 @@ class Scheduler:
                 running.append(one.submission)
 
     def run(self, sleep: Callable[[float], None] = time.sleep, each: Callable[[], bool] = lambda: True) -> None:
-        """Turn until nothing is left, or ``each``, called between turns, says no."""
+        """Poll until nothing is left, or ``each``, called after every poll, returns False."""
         while True:
-            self.turn()
+            self.poll()
             if not each() or self.over:
                 return
             sleep(self.launcher.poll_seconds)
@@ -158,7 +126,7 @@ class Scheduler:
         one.state, one.seen_gone = "running", None
         return True
 
-    def _look(self, one: Progress, now: float) -> None:
+    def _poll(self, one: Progress, now: float) -> None:
         alive = (
             self.launcher.alive(one.submission) if one.submission else status_of(one.trial.run)["state"] == "running"
         )
@@ -190,7 +158,7 @@ class Scheduler:
         if refused and BEING_TRAINED not in refused:
             one.state, one.error = "failed", refused
         else:  # somebody else who trains it will have ended at another time
-            said = f"ended before training began; see {LAUNCH_LOG} and the launcher's own output in {one.trial.path}"
+            said = f"its process ended before training began; the reason may be in {one.trial.path / LAUNCH_LOG}"
             self._failed_start(one, refused or said, now)
 
     def _failed_start(self, one: Progress, error: str, now: float) -> None:

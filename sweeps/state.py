@@ -43,8 +43,8 @@ class SweepState:
         return self.folder / "lock"
 
     @property
-    def wish(self) -> Path:
-        """Present while somebody wants the sweep cancelled."""
+    def cancel_request(self) -> Path:
+        """A file that is there while the sweep's controller is asked to cancel it."""
         return self.folder / "cancel"
 
     @classmethod
@@ -88,7 +88,7 @@ def launcher_settings(overrides: Sequence[str], memory_gb: float) -> tuple[str, 
     kind = chosen[-1] if chosen else "local"
     files = {file.stem: file for file in sorted((CONF / "hydra" / "launcher").glob("*.yaml"))}
     if kind not in files:
-        raise ConfigError(f"{CHOICE}{kind}: there are {', '.join(files)}")
+        raise ConfigError(f"{CHOICE}{kind}: no such launcher; there are {', '.join(files)}")
     try:
         given = OmegaConf.from_dotlist([one.removeprefix(SETTING) for one in overrides if one.startswith(SETTING)])
     except yaml.YAMLError as error:
@@ -97,7 +97,8 @@ def launcher_settings(overrides: Sequence[str], memory_gb: float) -> tuple[str, 
     unknown = [str(key) for key in given if key not in known]
     if unknown:
         raise ConfigError(
-            f"{SETTING}{unknown[0]}: {kind} has {', '.join(str(k) for k in known if k not in ('_target_', 'kind'))}"
+            f"{SETTING}{unknown[0]}: no such setting; {kind} has "
+            f"{', '.join(str(k) for k in known if k not in ('_target_', 'kind'))}"
         )
     try:
         whole = OmegaConf.create(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.rundir import STOP_FILE, RunDir, RunDirError
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 def stop(run: RunDir) -> None:
@@ -24,7 +24,7 @@ def stop(run: RunDir) -> None:
             if attempt is None:
                 attempt = status["attempt"]
                 (run.attempts()[-1] / STOP_FILE).touch()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

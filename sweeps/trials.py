@@ -60,7 +60,7 @@ def trials_of(jobs: Iterable[Sequence[str]]) -> list[Trial]:
         trial = composed[rest]
         if seed is not None:
             if not seed.isdigit():
-                raise ConfigError(f"{SEED}={seed}: a number from 0")
+                raise ConfigError(f"{SEED} must be a whole number of at least 0, got {seed!r}")
             trial = replace(trial, overrides=tuple(overrides), path=trial.path.with_name(f"{SEED}={seed}"))
         if trial.path in found:
             raise ConfigError(

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from sweeps import lock
 from sweeps.definition import Sweep
+from sweeps.next_steps import report_command, sweeps_command, why
 from sweeps.scheduler import refusal, status_of, submission_of
 from sweeps.trials import Trial
 
@@ -72,15 +73,35 @@ def status_table(trials: Sequence[Trial], lock_file: Path) -> Group:
             str(one.attempt or ""),
         )
     counts = ", ".join(f"{count} {state}" for state, count in Counter(one.state for one in rows).most_common())
-    holder = lock.read(lock_file)
-    living = holder is not None and lock.alive(holder, time.time())
-    controlled = f"controller: process {holder['pid']} on {holder['host']}" if holder and living else "no controller"
-    errors = [Text(f"{one.name}: {one.error}", style="red") for one in rows if one.error and one.state != "done"]
+    holder = controller(lock_file)
+    controlled = f"controller: process {holder['pid']} on {holder['host']}" if holder else "no controller"
+    errors = [
+        Text(f"{one.name}: {one.error}\n  why: {why(trial)}", style="red")
+        for one, trial in zip(rows, trials, strict=True)
+        if one.error and one.state != "done"
+    ]
     return Group(table, *errors, Text(f"{counts}; {controlled}", style="bold"))
 
 
+def controller(lock_file: Path) -> Mapping[str, Any] | None:
+    """The living holder of a sweep's lock, as ``lock.read`` has it; None if nobody controls the sweep."""
+    holder = lock.read(lock_file)
+    return holder if holder and lock.alive(holder, time.time()) else None
+
+
+def next_step(name: str, overrides: Sequence[str], trials: Sequence[Trial], lock_file: Path) -> str:
+    """The command that a reader of the status table will want: report what is done, follow what runs, or run it."""
+    if controller(lock_file):
+        return f"{sweeps_command('watch', name)}; {sweeps_command('cancel', name)} ends it"
+    states = {row(trial).state for trial in trials}
+    if states == {"done"}:
+        return report_command([trial.path for trial in trials])
+    goes_on = "" if states == {"open"} else " continues what is not done"
+    return sweeps_command("run", name, overrides) + goes_on
+
+
 def plan_table(sweep: Sweep, trials: Sequence[Trial]) -> Group:
-    """What the sweep would run, in the order in which it would start, with totals."""
+    """What the sweep would run, in the order in which its runs would start, with totals."""
     table = Table(box=None, pad_edge=False)
     for name in ("run", "steps", "nodes", "GPUs", "GPU-hours", "disk GB", "now"):
         table.add_column(name, justify="left" if name in ("run", "now") else "right", overflow="fold")

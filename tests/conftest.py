@@ -20,7 +20,6 @@ os.environ.update(
     TQ_NUM_THREADS="1",
     TOKENIZERS_PARALLELISM="false",
     HF_HUB_OFFLINE="1",
-    ANALYSIS_CACHE="",  # no cache of the analysis outside a test's own folders
 )
 
 Flat = dict[str, Any]
@@ -74,7 +73,9 @@ def _flat(*overrides: str) -> Flat:
 def _actor(*overrides: str) -> Any:
     from verl.utils.config import omega_conf_to_dataclass
 
-    import harness.plugin.losses  # noqa: F401  (registers)
+    from harness.losses.registry import register_losses
+
+    register_losses()
 
     return omega_conf_to_dataclass(_compose(*overrides).actor_rollout_ref.actor)
 

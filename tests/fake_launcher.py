@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.rundir import LAUNCH_LOG, RunDir, write_json
-from sweeps.scheduler import LaunchError, Rules, Scheduler
+from sweeps.launchers.base import LaunchError
+from sweeps.scheduler import Rules, Scheduler
 from sweeps.trials import Trial
 
 HOST = "a-node"  # none that exists: a run is known to live by its heartbeat
@@ -130,7 +131,7 @@ class FakeLauncher:
 
 
 class Simulation:
-    """Cells, their launcher, and the scheduler that is replaced when a test says so."""
+    """Trials, their launcher, and the scheduler that is replaced when a test says so."""
 
     def __init__(self, trials: list[Trial], launcher: FakeLauncher, rules: Rules):
         self.trials, self.launcher, self.rules = trials, launcher, rules
@@ -139,15 +140,15 @@ class Simulation:
     def restart(self) -> None:
         self.scheduler = Scheduler(self.trials, self.launcher, self.rules, self.launcher.clock)
 
-    def turns(self, count: int) -> None:
+    def polls(self, count: int) -> None:
         for _ in range(count):
-            self.scheduler.turn()
+            self.scheduler.poll()
             self.launcher.sleep(self.launcher.poll_seconds)
 
     def run(self, limit: int = 3000) -> dict[str, str]:
         """To the end; returns the state of each trial by its arm."""
-        looks = iter(range(limit))
-        self.scheduler.run(self.launcher.sleep, each=lambda: next(looks) is not None)
+        polls = iter(range(limit))
+        self.scheduler.run(self.launcher.sleep, each=lambda: next(polls) is not None)
         assert not self.launcher.jobs
         return {one.trial.path.parts[-2]: one.state for one in self.scheduler.trials}
 

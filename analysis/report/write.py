@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from analysis.figures.catalogue import FIGURES, draw_figure, missing
 from analysis.figures.style import save
 from analysis.paper.audit import audit
 from analysis.paper.published import load_published
 from analysis.paper.tables import benchmark_table, paper_table
+from analysis.report.catalogue import FIGURES, draw_figure, missing
 from analysis.report.numbers import build_report
 from analysis.report.page import Content, Drawn, own_tables, render_page
 from analysis.runs.load import AnalysisError, Runs, require_metric

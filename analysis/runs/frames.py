@@ -4,6 +4,7 @@ All raise ``RunDirError``, one line that names the file, where one cannot be rea
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,10 +15,10 @@ import numpy as np
 import orjson
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from analysis.runs.cache import Frame, cached
-from harness.rundir import EVAL_COLUMNS, RunDirError, is_trained, merge_metrics
+from harness.rundir import EVAL_COLUMNS, RENAMED, ResponseFile, RunDirError, is_trained, merge_metrics
 
 RESERVED = {"run", "experiment", "arm", "algo", "seed", "step"}  # columns of ``Runs.metrics`` that are no metrics
 NUMBERS = {float, int, bool, type(None)}  # JSON's types that a metric may have; null is missing
@@ -32,32 +33,17 @@ class Table:
     values: np.ndarray
 
 
-def read_metrics(attempts: Sequence[Path], run: str, cache: Path | None = None) -> tuple[Table, dict[str, Any]]:
+def read_metrics(attempts: Sequence[Path], run: str) -> tuple[Table, dict[str, Any]]:
     """A run's attempts, merged (``rundir.merge_metrics``), and notes: last_step (with training metrics), warnings.
 
-    ``run``: the run's path, which names it in warnings and in ``cache``. Raises ``RunDirError`` for a bad line.
+    ``run``: the run's path, which names it in warnings. Raises ``RunDirError`` for a bad line.
     """
-
-    def read() -> tuple[Table, dict[str, Any]]:
-        steps, warnings = merge_metrics(attempts, parse_line)
-        table, dropped = metrics_table(steps)
-        if dropped:
-            warnings.append(f"{run}: metrics that are no numbers, dropped: {', '.join(dropped)}")
-        last = max((step for step, data in steps.items() if is_trained(data)), default=0)
-        return table, {"last_step": last, "warnings": warnings}
-
-    def read_packed() -> Frame:
-        table, notes = read()
-        notes |= {"steps": table.steps.tolist(), "names": table.names}
-        return pd.DataFrame({"values": table.values.ravel()}), notes
-
-    # A hundred columns of a few hundred rows take Parquet longer than the JSON did: they are kept as one.
-    kept = cached(cache, run, "metrics", attempts, read_packed)
-    if kept is None:
-        return read()
-    values, notes = kept
-    steps, names = np.array(notes.pop("steps"), dtype=np.int64), notes.pop("names")
-    return Table(steps, names, values["values"].to_numpy().reshape(len(steps), len(names))), notes
+    steps, warnings = merge_metrics(attempts, parse_line)
+    table, dropped = metrics_table(steps)
+    if dropped:
+        warnings.append(f"{run}: metrics that are no numbers, dropped: {', '.join(dropped)}")
+    last = max((step for step, data in steps.items() if is_trained(data)), default=0)
+    return table, {"last_step": last, "warnings": warnings}
 
 
 def parse_line(line: bytes) -> Any:
@@ -99,26 +85,19 @@ def stacked(tables: Sequence[Table], first: Iterable[str] = ()) -> Table:
     return Table(np.concatenate([np.empty(0, np.int64), *(table.steps for table in tables)]), names, values)
 
 
-def read_sequences(
-    files: Sequence[Path], columns: Sequence[str] | None, run: str, cache: Path | None = None
-) -> pd.DataFrame:
-    """The files of a run's steps one below the other, with ``columns`` (None: all).
+def read_sequences(files: Sequence[ResponseFile], columns: Sequence[str] | None) -> pd.DataFrame:
+    """The files of a run's responses one below the other, with ``columns`` (None: all).
 
-    ``run``: the run's path, its name in ``cache``. Raises ``RunDirError`` naming a file that lacks a column.
+    Raises ``RunDirError`` naming a file that cannot be read or lacks a column.
     """
-
-    def read_all() -> Frame | None:
-        tables = [_read_parquet(file) for file in files]
-        if any(table.schema != tables[0].schema for table in tables):
-            return None  # in one table nobody would see which file lacks a column
-        return pa.concat_tables(tables).to_pandas(), {}
-
-    kept = cached(cache, run, "sequences", files, read_all, columns)
-    if kept is None:
-        tables = [_read_parquet(file, columns) for file in files]
-        return pa.concat_tables(tables, promote_options="permissive").to_pandas()
-    _require_columns(files[0], kept[0].columns, columns)
-    return kept[0]
+    tables = []
+    for file in files:
+        wanted = columns if columns is None or file.before == math.inf else [*{*columns, "step"}]
+        table = _read_parquet(file.path, wanted)
+        if file.before < math.inf:
+            table = table.filter(pc.less(table["step"], file.before))
+        tables.append(table if columns is None else table.select(list(columns)))
+    return pa.concat_tables(tables, promote_options="permissive").to_pandas()
 
 
 def read_eval(file: Path) -> pd.DataFrame:
@@ -153,15 +132,20 @@ def _block(names: tuple[str, ...], rows: list[Any], dropped: set[str]) -> tuple[
 
 
 def _read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A small file, without the threads and the discovery of folders that pandas would start for it, read at once."""
+    """A file, without the threads and the discovery of folders that pandas would start for it, read at once."""
     try:
         with pq.ParquetFile(pa.BufferReader(file.read_bytes())) as parquet:
-            _require_columns(file, parquet.schema_arrow.names, columns)
-            table = parquet.read(None if columns is None else list(columns), use_threads=False)
+            there = {
+                RENAMED.get(name, name): name for name in map(str, parquet.schema_arrow.names)
+            }  # today's name -> the file's
+            _require_columns(file, list(there), columns)
+            wanted = list(there if columns is None else columns)
+            table = parquet.read([there[name] for name in wanted], use_threads=False)
+            table = table.select([there[name] for name in wanted]).rename_columns(wanted)
     except (OSError, ValueError, KeyError) as error:  # pyarrow's errors derive from these
         raise RunDirError(f"{file}: not readable ({' '.join(str(error).split())})") from None
     # pandas's note of the index does not fit several files put together.
-    return table.select(table.schema.names if columns is None else list(columns)).replace_schema_metadata(None)
+    return table.replace_schema_metadata(None)
 
 
 def _require_columns(file: Path, there: Sequence[str] | pd.Index, columns: Sequence[str] | None) -> None:

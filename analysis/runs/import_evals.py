@@ -1,19 +1,27 @@
 """Benchmark results made elsewhere -> a run directory.
 
-    python -m analysis.runs.import_evals FILE --run DIR --benchmark NAME [--format table|lm-eval]
+    python -m analysis.runs.import_evals FILE --run DIR --benchmark NAME
 
-``--format table``: CSV or Parquet, one row per question and sample, with the columns
+What a file holds decides how it is read, its name does not; one line says what was read. CSV (with commas, semicolons
+or tabs), XLSX, Parquet and JSON may hold
+
+a table: one row per question and sample, with the columns
 
 - question: integer or text; text becomes the first 48 bits of its SHA-256, equal in all runs whatever else they have,
 - sample: an integer, another one for each answer to the question; numbered from 0 here,
 - correct: 1 right, 0 not; tokens: of the response, may be empty,
-- truncated (1, 0, true, false or empty) and outcome (text), which may both be left out.
+- truncated (1, 0, true, false or empty) and outcome (text), which may both be left out;
 
-``--format lm-eval``: the ``samples_*.jsonl`` that lm-evaluation-harness writes with ``--log_samples``, one line per
-document and filter (its 0.4.13; lmms-eval writes the same). ``--metric`` is the line's score; a list of scores is one
-for each answer. Several files are one answer each, such as runs with other seeds. Tokens are not in it: ``--tokens``
-names what else holds them, as a number or a list of tokens. Both reach nested values with dots, such as
-``token_counts.0.output_tokens``.
+samples of lm-evaluation-harness, 0.4.0 or later (``--log_samples``; lmms-eval writes the same): one row per document
+and filter. Before 0.4.7 no row names its filter; ``--filter 1`` is the first of the task's filter_list;
+
+details of lighteval, 0.4 or later (``--save-details``): tokens are in them, where the model's backend told them;
+
+graded answers of VLMEvalKit: index is the question, the grade is hit, verifier_match, verifier_score or score.
+
+``--metric`` is the score of an answer, 1 or 0; a list of scores is one for each answer. Several files are one answer
+each, such as runs with other seeds. ``--tokens`` names what holds the tokens, as a number or a list of tokens. Both
+reach nested values with dots, such as ``token_counts.0.output_tokens``.
 """
 
 import argparse
@@ -27,12 +35,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.runs.eval_formats import FORMATS, read_answers
 from analysis.runs.frames import read_eval
-from analysis.runs.lm_eval import Answers, read_lm_eval
 from analysis.runs.load import AnalysisError
 from harness.rundir import EVAL_COLUMNS, RunDir, RunDirError, settings_hash, write_json
 
-REQUIRED = ("question", "sample", "correct", "tokens")
 KEYS = ("experiment", "arm", "algo", "seed")
 BASE = "base"
 TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
@@ -41,7 +48,7 @@ TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false"
 def import_evals(
     answers: pd.DataFrame, run: RunDir, benchmark: str, step: int, settings: Mapping[str, Any], source: Sequence[Path]
 ) -> Path:
-    """Write answers, as ``read_table`` and ``read_lm_eval`` return them, as the run's evaluation; returns its path.
+    """Write answers, as ``read_answers`` returns them, as the run's evaluation; returns its path.
 
     step: of the model that answered. settings: all that is known of how the answers were sampled and graded; answers
     of unequal settings are not compared. source: the files that the record names. The same again changes nothing.
@@ -71,19 +78,6 @@ def import_evals(
     write_json(result.with_suffix(".json"), record)
     draft.replace(result)
     return result
-
-
-def read_table(file: Path) -> Answers:
-    """The answers of a CSV or Parquet file; raises ``AnalysisError`` for a file that is broken or lacks a column."""
-    try:
-        frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype={"question": str})
-    except (OSError, ValueError) as error:  # of pandas and pyarrow, too
-        raise AnalysisError(f"{file}: not readable ({' '.join(str(error).split())})") from None
-    missing = [column for column in REQUIRED if column not in frame]
-    if missing:
-        raise AnalysisError(f"{file}: has no column {', '.join(missing)}; there must be {', '.join(REQUIRED)}")
-    frame = frame.reset_index(drop=True)
-    return frame.assign(where=[f"{file}, row {at + 1}" for at in range(len(frame))]), {"imported": "table"}
 
 
 def checked(answers: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
@@ -185,15 +179,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         unclear = [setting for setting in args.setting if "=" not in setting]
         if unclear:
             raise AnalysisError(f"--setting {unclear[0]}: expected KEY=VALUE, such as temperature=1.0")
-        if args.format == "table":
-            if len(args.files) > 1:
-                raise AnalysisError(f"{args.files[1]}: a table is one file with all samples")
-            answers, settings = read_table(args.files[0])
-        else:
-            answers, settings = read_lm_eval(args.files, args.metric, args.filter, args.tokens)
+        answers, settings, form = read_answers(args.files, args.format, args.metric, args.filter, args.tokens)
         settings |= {"given": dict(setting.split("=", 1) for setting in args.setting)}
-        checked(answers)  # before a run directory is made for them
+        frame, counts = checked(answers)  # before a run directory is made for them
         run, step = run_directory(args.run, {key: getattr(args, key) for key in KEYS}, args.step)
+        samples = f"{counts.iloc[0]} sample{'s' * int(counts.iloc[0] > 1)} of each"
+        known = f"tokens known of {frame['tokens'].notna().sum()} of {len(frame)} answers"
+        print(f"read {form}: {len(counts)} questions, {samples}, {known}")
         print(import_evals(answers, run, args.benchmark, step, settings, args.files))
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -212,10 +204,10 @@ def _parser() -> argparse.ArgumentParser:
     add("files", nargs="+", type=Path, metavar="FILE")
     add("--run", type=Path, required=True, metavar="DIR", help="run directory")
     add("--benchmark", required=True, metavar="NAME", help="the same in all runs")
-    add("--format", choices=("table", "lm-eval"), default="table", help="of FILE (default: table)")
-    add("--metric", metavar="NAME", help="lm-eval: score of an answer, 1 or 0 (default: the only one)")
+    add("--format", choices=tuple(FORMATS), help="refuse FILE if it holds anything else (default: take what it holds)")
+    add("--metric", metavar="NAME", help="score of an answer, 1 or 0 (default: the only one)")
     add("--filter", metavar="NAME", help="lm-eval: of several answer filters the one to take")
-    add("--tokens", metavar="NAME", help="lm-eval: what holds the tokens (default: not known)")
+    add("--tokens", metavar="NAME", help="what holds the tokens (default: not known; lighteval records them)")
     add("--setting", action="append", default=[], metavar="KEY=VALUE", help="what else the answers were sampled and "
         "graded with; runs with other settings are not compared; may be repeated")  # fmt: skip
     add("--step", type=int, metavar="N", help="training steps of the model (default: the run's planned steps)")

@@ -4,6 +4,7 @@ They are ``Runs`` like any other, without sequences. What nobody recorded stays 
 fingerprint unless its source tells one, and ``require_matched`` says so.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -13,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.runs.frames import Table, metrics_table, read_metrics
+from analysis.runs.frames import Table, metrics_table, parse_line
 from analysis.runs.load import KEYS, AnalysisError, Runs, assemble, run_row
-from harness.rundir import RunDirError, is_trained
+from harness.rundir import RunDirError, is_trained, merge_attempts, read_metrics
 
 # Ours -> verl's, where both mean the same.
 SAME = {
@@ -37,6 +38,7 @@ NOTES = {  # verl's name -> what a reader has to know of it
 }
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 STATES = {"finished": "done", "failed": "failed", "running": "running", "pending": "planned"}  # others: incomplete
+Rows = list[tuple[int, dict[str, Any]]]  # steps and their metrics, as a file has them
 NOT_FINITE = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}  # as W&B spells them
 
 
@@ -50,6 +52,9 @@ def import_verl(
 ) -> Runs:
     """One run from the JSONL of verl's ``file`` logger; several files are its attempts, oldest first.
 
+    So are the parts of a file whose steps go back, as where the file of a resumed run was appended to it: the later one
+    wins, what the earlier one trained after the step from which it continued is dropped; a warning names the steps.
+
     Standard columns are made from verl's where they mean the same: lengths, reward, gradient norm, ``ppo_kl``, seconds,
     validation (mean over data sources) and tokens; verl's own stay beside them. Its entropy and clip fraction mean
     something else and are not taken for ours; ``warnings`` say what is approximate or missing. ``arm``: by default the
@@ -61,20 +66,27 @@ def import_verl(
     for file in files:
         if not file.is_file():
             raise AnalysisError(f"{file}: no such file; give verl's metrics, one JSON object a line")
+    attempts: list[Rows] = []
+    noticed: list[str] = []
     try:
-        metrics, notes = read_metrics(files, where)
+        for file in files:
+            attempts += _attempts(list(read_metrics(file, noticed, parse_line)), file, noticed)
     except (RunDirError, OSError) as error:
         raise AnalysisError(str(error)) from None
-    last = notes["last_step"]
+    steps = merge_attempts(attempts)
+    last = max((step for step, data in steps.items() if is_trained(data)), default=0)
     if not last:
         raise AnalysisError(f"{where or 'no file'}: no training step in it (no response_length/mean)")
-    metrics, warnings = with_standard_metrics(metrics)
+    table, dropped = metrics_table(steps)
+    metrics, warnings = with_standard_metrics(table)
+    if dropped:
+        warnings.append(f"metrics that are no numbers, dropped: {', '.join(dropped)}")
     if planned_steps is None:
         warnings.append(f"planned steps are unknown, taken as the last one recorded, {last}")
     keys = {"experiment": experiment, "arm": arm or algo, "algo": algo, "seed": seed}
     manifest = {**keys, "fingerprint": "", "planned_steps": planned_steps or last, "imported": [str(f) for f in files]}
     state = "done" if last >= manifest["planned_steps"] else "incomplete"
-    said = [*notes["warnings"], *(f"{where}: {warning}" for warning in warnings)]
+    said = [*noticed, *(f"{where}: {warning}" for warning in warnings)]
     return assemble([(run_row(manifest, state=state, last_step=last, path=where, warnings=said), metrics, manifest)])
 
 
@@ -105,7 +117,7 @@ def join(parts: Iterable[Runs]) -> Runs:
             singles.append((row, table, part.manifests[row["run"]]))
     if not singles:
         raise AnalysisError("no runs to join")
-    return assemble(singles, next((part.cache for part in parts if part.cache), None))
+    return assemble(singles)
 
 
 def with_standard_metrics(table: Table) -> tuple[Table, list[str]]:
@@ -134,6 +146,31 @@ def with_standard_metrics(table: Table) -> tuple[Table, list[str]]:
             warnings.append(note)
     added = pd.DataFrame(ours, index=metrics.index)
     return Table(table.steps, [*table.names, *ours], np.column_stack([table.values, added.to_numpy(float)])), warnings
+
+
+def _attempts(rows: Rows, file: Path, warnings: list[str]) -> list[Rows]:
+    """A file's rows, cut where their steps go back or a trained step comes again; each cut is a warning.
+
+    A validation of the step before, which a resumed run may begin with, is no cut.
+    """
+    cuts = [0]
+    trained: set[int] = set()
+    for at, (step, data) in enumerate(rows):
+        if at and (step < rows[at - 1][0] or (is_trained(data) and step in trained)):
+            cuts.append(at)
+            trained = set()
+        if is_trained(data):
+            trained.add(step)
+    parts = [rows[start:end] for start, end in zip(cuts, [*cuts[1:], len(rows)], strict=True)]
+    for number, later in enumerate(parts[1:], 1):
+        first = min((step for step, data in later if is_trained(data)), default=math.inf)
+        before = merge_attempts(parts[:number])
+        lost = [step for step, data in before.items() if is_trained(data) and step >= first]
+        dropped = f"{lost[0]} to {lost[-1]} of before are dropped" if lost else "none of before is dropped"
+        warnings.append(
+            f"{file}: steps go back from {parts[number - 1][-1][0]} to {later[0][0]}, taken as a resumed run: {dropped}"
+        )
+    return parts
 
 
 def _fetch(path: str, filters: dict[str, Any], api: Any, where: str) -> list[dict[str, Any]]:

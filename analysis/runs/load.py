@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.runs.cache import cache_folder
 from analysis.runs.frames import Table, read_eval, read_metrics, read_sequences, stacked
 from harness.rundir import EVAL_COLUMNS, STANDARD_METRICS, RunDir, RunDirError, find_runs
 
@@ -35,13 +34,11 @@ class Runs:
         exist. NaN is missing: a row of validation only (step 0, a resume) has NaN in all training metrics, so a count
         of training steps must count values, not rows.
     manifests: run -> its ``manifest.json``.
-    cache: folder that keeps what is read from files (``analysis.runs.cache``), None: none.
     """
 
     runs: pd.DataFrame
     metrics: pd.DataFrame
     manifests: dict[str, dict[str, Any]]
-    cache: Path | None = None
 
     def select(self, **where: Any) -> "Runs":
         """The runs whose columns have the given values (one value or several), e.g. ``select(arm=["gspo", "luspo"])``.
@@ -63,7 +60,6 @@ class Runs:
             runs.reset_index(drop=True),
             self.metrics[self.metrics["run"].isin(names)].reset_index(drop=True),
             {run: manifest for run, manifest in self.manifests.items() if run in names},
-            self.cache,
         )
 
     def trained(self) -> "Runs":
@@ -74,7 +70,7 @@ class Runs:
     def sequences(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per response of all steps: ``KEYS``, then ``columns`` (all by default; ``rundir.SEQUENCE_COLUMNS``).
 
-        Read from disk, or the cache, at each call and not held: take ``responses`` where there are many. Without any
+        Read from disk at each call and not held: take ``responses`` where there are many. Without any
         file the frame is empty. Raises ``AnalysisError`` naming a file that cannot be read or lacks a column.
         """
         return _stack(self.responses(columns), KEYS, columns or ())
@@ -85,10 +81,10 @@ class Runs:
         One run in memory at a time. Raises ``AnalysisError`` as ``sequences`` does.
         """
         for row in self.runs.to_dict("records"):
-            files = list(RunDir(Path(row["path"])).sequences().values())
+            files = RunDir(Path(row["path"])).response_files()
             if files:
                 with _one_line():
-                    frame = read_sequences(files, columns, row["path"], self.cache)
+                    frame = read_sequences(files, columns)
                 if len(frame):
                     yield {str(key): value for key, value in row.items()}, frame
 
@@ -109,11 +105,10 @@ class Runs:
         return _stack(parts, (*KEYS, "benchmark"), tuple(EVAL_COLUMNS))
 
 
-def load_runs(paths: str | PathLike[str] | Iterable[str | PathLike[str]], cache: bool = True) -> Runs:
+def load_runs(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> Runs:
     """Load every run directory at or below ``paths`` (one path or several).
 
-    ``cache``: keep what is read as Parquet in ``cache.cache_folder()`` and read it from there as long as the run's
-    files are unchanged; manifest and status are always read anew. Raises ``AnalysisError``: no run found, the same run
+    Raises ``AnalysisError``: no run found, the same run
     in two places, a file that is missing, broken or of a newer schema. A torn last line of a metrics file is dropped
     and noted in ``warnings`` of its run.
     """
@@ -122,11 +117,10 @@ def load_runs(paths: str | PathLike[str] | Iterable[str | PathLike[str]], cache:
     if not found:
         looked = ", ".join(str(root) if root.exists() else f"{root} (does not exist)" for root in roots)
         raise AnalysisError(f"no runs found: no manifest.json at or below {looked or 'no path at all'}")
-    folder = cache_folder() if cache else None
-    return assemble((_load_one(rundir, folder) for rundir in found.values()), folder)
+    return assemble(_load_one(rundir) for rundir in found.values())
 
 
-def assemble(parts: Iterable[tuple[dict[str, Any], Table, dict[str, Any]]], cache: Path | None = None) -> Runs:
+def assemble(parts: Iterable[tuple[dict[str, Any], Table, dict[str, Any]]]) -> Runs:
     """``Runs`` of each run's row of ``runs`` (``run_row``), its metrics and its manifest.
 
     Raises ``AnalysisError`` if two have the same name.
@@ -145,7 +139,7 @@ def assemble(parts: Iterable[tuple[dict[str, Any], Table, dict[str, Any]]], cach
     keys = runs[list(KEYS)].take(np.repeat(np.arange(len(runs)), [len(table.steps) for table in tables]))
     keys = keys.reset_index(drop=True).assign(step=whole.steps)
     metrics = pd.concat([keys, pd.DataFrame(whole.values, columns=whole.names)], axis=1)
-    return Runs(runs, metrics, manifests, cache)
+    return Runs(runs, metrics, manifests)
 
 
 def run_row(
@@ -190,14 +184,14 @@ def require_metric(frame: pd.DataFrame, metric: str) -> None:
     raise AnalysisError(f"unknown metric {metric!r}; {hint}")
 
 
-def _load_one(rundir: RunDir, cache: Path | None) -> tuple[dict[str, Any], Table, dict[str, Any]]:
+def _load_one(rundir: RunDir) -> tuple[dict[str, Any], Table, dict[str, Any]]:
     """One run's row of ``runs``, its metrics and its manifest."""
     try:
         manifest = rundir.manifest()
         # A run killed between its two files is one of the incomplete runs, which stay in the count.
         there = (rundir.path / "status.json").exists()
         status = rundir.status() if there else {"state": "incomplete", "error": "status.json is missing"}
-        metrics, notes = read_metrics(rundir.metrics_files(), str(rundir.path), cache)
+        metrics, notes = read_metrics(rundir.metrics_files(), str(rundir.path))
     except (RunDirError, OSError) as error:
         raise AnalysisError(str(error)) from None
     try:

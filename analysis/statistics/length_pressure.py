@@ -34,8 +34,6 @@ from analysis.statistics.intervals import t_interval
 COLUMNS = ("step", "update", "prompt_id", "tokens", "advantage", "log_ratio", "clipped", "effective_ratio")
 STAGES = ("reference", "1/L", "clipping", "s")  # in this order, each multiplies c by one factor more
 TERMS = (*STAGES, "total", "bias")
-MODE, AGGREGATION = (f"actor_rollout_ref.actor.{key}" for key in ("policy_loss.loss_mode", "loss_agg_mode"))
-
 Clip = tuple[float, float]  # low, high: the ratio's range is [1 - low, 1 + high]
 
 
@@ -47,37 +45,37 @@ class Loss:
     averages: bool
 
 
-LOSSES = {
+LOSSES = {  # the four that there can be, by the name of the best known one
     "grpo": Loss("token", averages=True),
     "grpo_sum": Loss("token", averages=False),
     "gspo": Loss("sequence", averages=True),
     "luspo": Loss("sequence", averages=False),
 }
-UNIT = {"vanilla": "token", "gspo": "sequence", "luspo": "sequence"}  # of verl's loss_mode
-AVERAGES = {  # of verl's loss_agg_mode, up to a factor that all responses of a batch share
-    "seq-mean-token-mean": True,
-    "seq-mean-token-sum": False,
-    "seq-mean-token-sum-norm": False,
-    "token-mean": False,
-}
+UNITS = {"token": "token", "sequence_mean": "sequence"}  # of the manifest's ``loss.level``
 
 
 def loss_of(manifest: Mapping[str, Any]) -> str:
-    """The entry of ``LOSSES`` that a run trained with: from its treatment, without one from its algorithm's name.
+    """The entry of ``LOSSES`` that a run trained with, by the manifest's description of its loss.
 
-    Raises ``AnalysisError`` for a loss that is none of them.
+    Raises ``AnalysisError`` for a loss that is none of them: its derivative is not the ratio, or its ratio is another.
     """
-    treatment = manifest.get("treatment", {})
-    if {MODE, AGGREGATION} <= treatment.keys():
-        mode, aggregation = treatment[MODE], treatment[AGGREGATION]
-        name, known = f"{mode} with {aggregation}", mode in UNIT and aggregation in AVERAGES
-        form = Loss(UNIT[mode], AVERAGES[aggregation]) if known else None
-    else:
-        name = manifest["algo"]
-        form = LOSSES.get("luspo" if name == "luspo_norm" else name)
-    if form is None:
+    loss = manifest.get("loss") or {}
+    unit, power = UNITS.get(loss.get("level", "")), loss.get("length_exponent")
+    if not loss.get("derivative_is_ratio") or unit is None or power not in (0, 1):
+        name = f"{loss['loss_mode']} with {loss['loss_agg_mode']}" if loss else manifest.get("algo", "an unknown loss")
         raise AnalysisError(f"length pressure is not defined for {name}; it is for {', '.join(LOSSES)}")
-    return next(loss for loss, entry in LOSSES.items() if entry == form)
+    return next(name for name, entry in LOSSES.items() if entry == Loss(unit, averages=power == 0))
+
+
+def undefined(runs: Runs) -> dict[str, str]:
+    """Arms for whose loss length pressure is not defined -> why, in one line."""
+    found = {}
+    for row in runs.runs.to_dict("records"):
+        try:
+            loss_of(runs.manifests[row["run"]])
+        except AnalysisError as error:
+            found[str(row["arm"])] = str(error)
+    return found
 
 
 def stages(rows: pd.DataFrame, loss: str, clip: Clip | None = None) -> dict[str, np.ndarray]:
@@ -193,39 +191,21 @@ def pressure_frame(runs: Runs, losses: Sequence[str] | None = None, clip: Clip |
 
     The last three: see ``batch_pressure``. losses: names of ``LOSSES``, each evaluated on the responses of every run, a
     what-if where the run trained with another; None: each run's own. clip: clip sequences again, at this range. A run
-    without recorded responses has no rows. Raises ``AnalysisError`` if no run has any, and where the rows do not say
-    what a loss would clip (``require_defined``).
+    without recorded responses has no rows, nor has one of an arm for whose loss this is not ``undefined``. Raises
+    ``AnalysisError`` if no run has any, and where the rows do not say what a loss would clip (``require_defined``).
     """
+    without = undefined(runs)
+    left = list(runs.runs["run"][~runs.runs["arm"].isin(without)])
+    if not left:
+        raise AnalysisError("; ".join(dict.fromkeys(without.values())))
     parts = []
-    for run, rows in _recorded(runs):
+    for run, rows in _recorded(runs.select(run=left)):
         own = loss_of(runs.manifests[run["run"]])
         for loss in losses or [own]:
             require_defined(loss, own, clip, run["run"])
             part = batch_pressure(rows, loss, clip)
             parts.append(part.assign(**{key: run[key] for key in KEYS}, loss=loss))
     return pd.concat(parts, ignore_index=True)[[*KEYS, "step", "update", "loss", "term", "value", "length_sd"]]
-
-
-def clip_range_frame(
-    runs: Runs, widths: Sequence[float], skews: Sequence[float] = (0.75, 1.0), losses: Sequence[str] = ("gspo", "luspo")
-) -> pd.DataFrame:
-    """Loss bias of sequence-level losses at other clip ranges: ``KEYS``, loss, width, skew, value; a row per run.
-
-    The recorded log-ratios are clipped again at low = skew x high with mean ``width``; a skew of 1 is symmetric. value:
-    ``loss_bias``. A what-if: under another range the run itself would have gone another way. Raises as
-    ``pressure_frame``.
-    """
-    records = []
-    for run, rows in _recorded(runs):
-        keys, batches = {key: run[key] for key in KEYS}, Batches.of(rows)
-        for loss in losses:
-            for skew in skews:
-                for width in widths:
-                    clip = (2 * width * skew / (1 + skew), 2 * width / (1 + skew))
-                    require_defined(loss, loss, clip, run["run"])
-                    value = loss_bias(rows, loss, clip, batches)
-                    records.append({**keys, "loss": loss, "width": width, "skew": skew, "value": value})
-    return pd.DataFrame.from_records(records)
 
 
 def run_means(frame: pd.DataFrame) -> pd.DataFrame:

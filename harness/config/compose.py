@@ -15,6 +15,7 @@ import psutil
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from harness.losses.registry import importance_sampling_level
 from harness.paths import CONF
 
 
@@ -37,6 +38,7 @@ def register() -> None:
         "per_gpu", lambda tokens, gpus, responses=1: math.ceil(tokens * responses / gpus), replace=True
     )
     OmegaConf.register_new_resolver("jobs", side_by_side, replace=True)
+    OmegaConf.register_new_resolver("level", importance_sampling_level, replace=True)
 
 
 def side_by_side(memory_gb: float) -> int:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from harness.config import ConfigError
 from harness.config.secrets import refuse_secrets
+from harness.losses.registry import spec_of
 from harness.run.checkpoints import intact
 
 ACTOR = "actor_rollout_ref.actor"
@@ -21,7 +22,6 @@ MISLEADING = {
     f"{ACTOR}.optim.grad_clip": (None, "lets it overrule clip_grad", f"{ACTOR}.optim.clip_grad"),
     f"{ACTOR}.optim.warmup_style": (None, "lets it overrule lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type"),
 }
-ALWAYS_AVERAGE = ("geo_mean", "sapo")  # verl's losses that ignore loss_agg_mode
 SEQUENCE_RANGE_LIMIT = 0.05  # the usual ranges of a sequence's mean ratio are a hundred times smaller than a token's
 
 
@@ -67,50 +67,19 @@ def _unsupported(flat: dict[str, Any]) -> None:
 def _loss(flat: dict[str, Any]) -> None:
     """Settings that a loss would ignore, or at which it would be another loss."""
     mode, aggregation = flat[f"{ACTOR}.policy_loss.loss_mode"], flat[f"{ACTOR}.loss_agg_mode"]
-    clip, low = flat["harness.clip"], flat[f"{ACTOR}.clip_ratio_low"]
     if aggregation == "seq-mean-token-sum-norm" and not (flat[f"{ACTOR}.loss_scale_factor"] or 0) > 0:
         raise ConfigError(
             f"{ACTOR}.loss_scale_factor must be a number of tokens with seq-mean-token-sum-norm: at null verl divides "
             "by the width of whatever micro-batch a response is in"
         )
-    if mode in ALWAYS_AVERAGE and aggregation != "seq-mean-token-mean":
+    spec = spec_of(mode)
+    if spec.aggregations and aggregation not in spec.aggregations:
         raise ConfigError(
-            f"{mode} averages over a response's tokens and ignores {ACTOR}.loss_agg_mode={aggregation}; "
-            "set it to seq-mean-token-mean"
+            f"{mode} with {ACTOR}.loss_agg_mode={aggregation} is another loss, or verl ignores the key; set it to "
+            f"{' or '.join(spec.aggregations)}"
         )
-    if mode == "geo_mean":
-        _one_micro_batch(flat)
-    if mode == "sapo" and clip in ("shared", "symmetric"):
-        raise ConfigError(f"sapo has no clip range, so clip={clip} would change nothing; use clip=preset")
-    if mode == "sapo" and any(f"{ACTOR}.policy_loss.{tau}" in flat for tau in ("tau_pos", "tau_neg")):
-        raise ConfigError(f"sapo reads {ACTOR}.tau_pos and {ACTOR}.tau_neg, not those of policy_loss; set these")
-    if mode == "cispo" and (low is None or low < 1):
-        raise ConfigError(
-            f"cispo bounds the ratio from above only, {ACTOR}.clip_ratio_low={low} (clip={clip}) from below too; "
-            "use clip=preset or a value of 1"
-        )
-    if mode == "fspo" and clip == "own":
-        raise ConfigError(
-            "fspo has no clip=own: the c of its paper is not known here; use clip=preset, or for a c of your own "
-            f"{ACTOR}.policy_loss.reference_length=1 with {ACTOR}.clip_ratio_low and {ACTOR}.clip_ratio_high"
-        )
-
-
-def _one_micro_batch(flat: dict[str, Any]) -> None:
-    """verl's geo_mean ends in a plain mean over the micro-batch, and the engine adds micro-batches up."""
-    if flat[f"{ACTOR}.use_dynamic_bsz"]:
-        raise ConfigError(
-            f"geo_mean averages over the micro-batch, so {ACTOR}.use_dynamic_bsz=true would change it; set it to false"
-        )
-    ranks = flat["trainer.nnodes"] * flat["trainer.n_gpus_per_node"]
-    per_rank = flat[f"{ACTOR}.ppo_mini_batch_size"] * flat[f"{ROLLOUT}.n"] // ranks
-    micro = flat[f"{ACTOR}.ppo_micro_batch_size_per_gpu"]
-    if micro != per_rank:
-        raise ConfigError(
-            f"geo_mean averages over the micro-batch and verl adds micro-batches up, so the gradient would be "
-            f"{per_rank // micro} times the batch's; set {ACTOR}.ppo_micro_batch_size_per_gpu={per_rank}, a rank's "
-            "whole update"
-        )
+    if spec.rule and (reason := spec.rule(flat)):
+        raise ConfigError(reason)
 
 
 def _batch_sizes(flat: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ command continues; a result that was made with other settings is refused.
 """
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -102,17 +103,20 @@ def parts(questions: list[dict[str, Any]], k: int) -> Iterator[list[dict[str, An
         yield questions[start : start + size]
 
 
+def pass_at(n: int, k: int, correct: int) -> float:
+    """The chance that ``n`` of ``k`` answers, drawn without replacement, hold a correct one (arXiv 2107.03374)."""
+    return 1 - math.comb(k - int(correct), n) / math.comb(k, n)
+
+
 def summary(frame: pd.DataFrame, k: int) -> dict[str, Any]:
     """avg@k and unbiased pass@k in percent, mean tokens, truncated share, number of answers by the grader's outcome."""
-    from analysis.statistics.benchmarks import pass_at_k
-
     right = frame.groupby("question")["correct"].sum()
     powers = sorted({1, k, *(2**i for i in range(k.bit_length()) if 2**i <= k)})
     return {
         "questions": len(right),
         "answers": len(frame),
         f"avg@{k}": 100 * float(frame["correct"].mean()),
-        **{f"pass@{n}": 100 * float(pass_at_k(k, right.to_numpy(), n).mean()) for n in powers},
+        **{f"pass@{n}": 100 * sum(pass_at(n, k, c) for c in right) / len(right) for n in powers},
         "tokens": float(frame["tokens"].mean()),
         "truncated": float(frame["truncated"].mean()),
         "outcomes": {str(name): int(count) for name, count in frame["outcome"].value_counts().items()},

@@ -1,1 +1,1 @@
-"""Policy losses: what each one is (``LossSpec``), and the functions of those that verl does not have."""
+"""Policy losses: what each is (``spec``), verl's own (``of_verl``), and ours, one module a loss."""

@@ -10,7 +10,7 @@ import os
 
 from verl.plugin.platform import get_platform
 
-import harness.plugin.losses  # noqa: F401  (registers)
+from harness.losses.registry import register_losses
 from harness.plugin import rollout
 
 
@@ -49,6 +49,7 @@ def admit_numpy_arrays() -> None:
 
 
 admit_numpy_arrays()
+register_losses()
 rollout.register()
 if get_platform().device_name == "cpu":
     register_cpu_engine()

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-WITHOUT_CLIP = frozenset({"sapo", "cispo"})  # their gradient is never 0: no clip fraction exists
-WITHOUT_RANGE = frozenset({"sapo"})  # nor a range to be outside of
+from harness.losses.spec import LossSpec
 
 
 def frame(rows: list[dict[str, Any]], step: int, rows_per_update: int) -> pd.DataFrame:
@@ -31,7 +30,7 @@ def frame(rows: list[dict[str, Any]], step: int, rows_per_update: int) -> pd.Dat
     return sequences.astype(dict.fromkeys(floats, "float32"))
 
 
-def step_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
+def step_metrics(sequences: pd.DataFrame, spec: LossSpec) -> dict[str, float]:
     """Standard columns of one step (``harness.rundir.STANDARD_METRICS``) and more, from its rows.
 
     A value that does not exist (the clip fraction where nothing was off-policy, the length of right answers where
@@ -63,13 +62,13 @@ def step_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
         metrics["entropy"] = np.average(sequences["entropy"], weights=tokens)
     if "rollout_logprob_diff" in sequences:
         metrics["rollout_logprob_diff"] = np.average(sequences["rollout_logprob_diff"].abs(), weights=tokens)
-    metrics.update(clip_metrics(updates, loss_mode))
+    metrics.update(clip_metrics(updates, spec))
     return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
 
 
-def clip_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
+def clip_metrics(sequences: pd.DataFrame, spec: LossSpec) -> dict[str, float]:
     """Clip fractions pooled over updates 2..K (the first is on-policy) and over responses with advantage not 0;
-    ``outside_*_frac`` = tokens whose ratio is out of the range, whatever the advantage.
+    ``out_of_range_*_frac`` = tokens whose ratio is out of the range, whatever the advantage.
 
     ``clip_frac_token`` = clipped tokens / tokens; ``clip_frac_seq`` = mean over responses of their clipped share, which
     for sequence-level losses is the share of clipped responses. Numerators and denominators are there too, so any
@@ -79,11 +78,11 @@ def clip_metrics(sequences: pd.DataFrame, loss_mode: str) -> dict[str, float]:
     on_policy = sequences[sequences["update"] == 1]
     metrics = {"onpolicy_log_ratio_rms": float(np.sqrt((on_policy["log_ratio"] ** 2).mean()))}
     later = sequences[sequences["update"] > 1]
-    if len(later) and loss_mode not in WITHOUT_RANGE:
+    if len(later) and spec.bounds is not None:
         for side in ("out_of_range_low", "out_of_range_high"):
             metrics[f"{side}_frac"] = later[side].sum() / later["tokens"].sum()
     later = later[later["advantage"] != 0]
-    if later.empty or loss_mode in WITHOUT_CLIP:
+    if later.empty or not spec.clips:
         return metrics
     length = later["tokens"].sum()
     share = later["clipped"] / later["tokens"]

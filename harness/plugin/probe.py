@@ -11,24 +11,16 @@ import torch
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.workers.config import ActorConfig
 
+from harness.losses.registry import spec_of
+
 LENGTHS = (3, 12)
-# Which power of |y| a response's total pull on the policy must follow, by aggregation and, first, by name.
-# geo_mean and sapo average whatever the aggregation; fspo's ratio is of the whole sequence, so it pulls like a sum.
-REQUIRED_BY_LOSS = {"gspo": 0, "luspo": 1, "geo_mean": 0, "sapo": 0, "fspo": 1}
-REQUIRED_BY_AGGREGATION = {
-    "seq-mean-token-mean": 0,
-    "seq-mean-token-sum": 1,
-    "seq-mean-token-sum-norm": 1,
-    "token-mean": 1,
-    "token-sum": 1,
-}
 
 
 class ProbeError(Exception):
     """The installed loss does not weight responses as configured."""
 
 
-def response_pulls(config: ActorConfig) -> list[float]:
+def gradient_weights(config: ActorConfig) -> list[float]:
     """Sum over tokens of |dL/dlogp| for two on-policy responses of ``LENGTHS`` tokens, advantage 1, one batch."""
     config = copy.deepcopy(config)
     mask = torch.zeros(len(LENGTHS), max(LENGTHS), dtype=torch.bool)
@@ -57,14 +49,14 @@ def response_pulls(config: ActorConfig) -> list[float]:
 def check(config: ActorConfig) -> None:
     """Raise ``ProbeError`` unless the installed loss is weighted by length exactly as its configuration says."""
     name, aggregation = config.policy_loss.loss_mode, config.loss_agg_mode
-    power = REQUIRED_BY_LOSS.get(name, REQUIRED_BY_AGGREGATION.get(aggregation))
+    power = spec_of(name).exponent(aggregation)
     if power is None:
         return
-    short, long = response_pulls(config)
+    short, long = gradient_weights(config)
     expected = (LENGTHS[1] / LENGTHS[0]) ** power
     if short == 0 or abs(long / short / expected - 1) > 1e-3:
         raise ProbeError(
-            f"the installed loss {name} with loss_agg_mode={aggregation} pulls a response of {LENGTHS[1]} tokens "
-            f"{long / short if short else float('nan'):.3g} times as hard as one of {LENGTHS[0]}; {name} means "
-            f"{expected:.3g} times. Use the loss_agg_mode of its file in conf/algo and the pinned verl"
+            f"the installed loss {name} with loss_agg_mode={aggregation} gives a response of {LENGTHS[1]} tokens "
+            f"{long / short if short else float('nan'):.3g} times the gradient weight of one of {LENGTHS[0]} tokens; "
+            f"{name} means {expected:.3g} times. Use the loss_agg_mode of its file in conf/algo and the pinned verl"
         )

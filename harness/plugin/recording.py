@@ -5,7 +5,6 @@ log-probabilities, entropy, reward parts), so no join is needed. The rows travel
 metrics, which verl extends over micro-batches, ranks and updates. Training is bit-identical without recording.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,13 +17,11 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import no_padding_2_padding
 
+from harness.losses.registry import spec_of
+from harness.losses.spec import LARGEST_LOG_RATIO, LossSpec
 from harness.plugin import probe
-from harness.plugin.losses import LARGEST_LOG_RATIO, clip_range, fspo_range
-from harness.plugin.metrics import WITHOUT_RANGE
 
 ROWS = "recorded_rows"
-SEQUENCE_LEVEL = frozenset({"gspo", "luspo"})  # losses whose ratio is the sequence's, exp(mean log-ratio)
-PLAIN = SEQUENCE_LEVEL | {"vanilla"}  # where not clipped, their derivative is the ratio times its on-policy value
 FIELDS = ("response_mask", "old_log_probs", "advantages", "entropy", "rm_scores", "rollout_log_probs")
 WEIGHTS = "rollout_is_weights"  # verl's rollout correction, where it is on
 
@@ -64,10 +61,10 @@ def response_rows(config: ActorConfig, log_prob: torch.Tensor, data: TensorDict)
         log_prob: (batch, response_length) of the policy being updated, padded on the right, detached.
         data: the micro-batch as verl hands it to the loss.
 
-    What a column means for other losses than PPO's: ``outside_*``: geo_mean's range is of log-ratios, fspo's of exp(S)
-    at the response's length, cispo's has no lower end, sapo has none (NaN). ``clipped``: derivative 0, so always 0 for
-    cispo and, but for underflow, for sapo. ``effective_ratio``: the derivative over its on-policy value, which makes it
-    geo_mean's mean ratio, cispo's bounded ratio and the slope of sapo's gate times the ratio.
+    What a column means for other losses than PPO's: ``out_of_range_*``: geo_mean's range is of log-ratios, fspo's of
+    exp(S) at the response's length, cispo's has no lower end, sapo has none (NaN). ``clipped``: derivative 0, so
+    always 0 for cispo and, but for underflow, for sapo. ``effective_ratio``: the derivative over its on-policy value,
+    which makes it geo_mean's mean ratio, cispo's bounded ratio and the slope of sapo's gate times the ratio.
 
     A padding row (verl fills up a batch that is not divisible) has an empty response mask, hence ``tokens`` 0.
     """
@@ -81,10 +78,11 @@ def response_rows(config: ActorConfig, log_prob: torch.Tensor, data: TensorDict)
     tokens = mask.sum(-1)
     per_token = mask / tokens.clamp(min=1).unsqueeze(-1)
     log_ratio = ((log_prob - old_log_prob) * per_token).sum(-1)
-    ratio = token_ratio(config, log_prob, old_log_prob, log_ratio, mask)
-    out_of_range_low, out_of_range_high = outside(config, ratio, mask)
+    spec = spec_of(config.policy_loss.loss_mode)
+    ratio = token_ratio(spec, log_prob, old_log_prob, log_ratio, mask)
+    out_of_range_low, out_of_range_high = out_of_range(spec, config, ratio, mask)
     clipped = mask & (advantages != 0) & (gradient == 0)
-    if config.policy_loss.loss_mode in PLAIN:
+    if spec.derivative_is_ratio:
         effective_ratio = ratio * ~clipped
     else:
         on_policy = policy_loss_gradient(config, old_log_prob, *fixed)
@@ -149,7 +147,7 @@ def policy_loss_gradient(
 
 
 def token_ratio(
-    config: ActorConfig,
+    spec: LossSpec,
     log_prob: torch.Tensor,
     old_log_prob: torch.Tensor,
     log_ratio: torch.Tensor,
@@ -159,27 +157,20 @@ def token_ratio(
 
     ``log_ratio``: (batch,), the mean over a response's tokens.
     """
-    mode = config.policy_loss.loss_mode
-    if mode in SEQUENCE_LEVEL:
-        return log_ratio.exp().unsqueeze(-1).expand_as(log_prob)
-    if mode == "fspo":
-        total = (log_ratio * mask.sum(-1)).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
-        return total.exp().unsqueeze(-1).expand_as(log_prob)
-    return (log_prob - old_log_prob).clamp(-20, 20).exp()
+    if spec.level == "token":
+        return (log_prob - old_log_prob).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
+    if spec.level == "sequence_sum":
+        log_ratio = (log_ratio * mask.sum(-1)).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    return log_ratio.exp().unsqueeze(-1).expand_as(log_prob)
 
 
-def outside(config: ActorConfig, ratio: torch.Tensor, mask: torch.Tensor) -> tuple[list[float], list[float]]:
+def out_of_range(
+    spec: LossSpec, config: ActorConfig, ratio: torch.Tensor, mask: torch.Tensor
+) -> tuple[list[float], list[float]]:
     """Tokens of each response whose ratio is below and above the range; NaN for a loss that has none."""
-    mode = config.policy_loss.loss_mode
-    low, high = clip_range(config)
-    below: Any = 1 - low
-    above: Any = 1 + high
-    if mode in WITHOUT_RANGE:
+    if spec.bounds is None:
         return [float("nan")] * len(mask), [float("nan")] * len(mask)
-    if mode == "geo_mean":  # its range is of log-ratios
-        below, above = math.exp(-low), math.exp(high)
-    elif mode == "fspo":  # its range depends on the length
-        below, above = fspo_range(config, mask.sum(-1, keepdim=True))
+    below, above = spec.bounds(config, mask.sum(-1, keepdim=True))
     return (mask & (ratio < below)).sum(-1).tolist(), (mask & (ratio > above)).sum(-1).tolist()
 
 

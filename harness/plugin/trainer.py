@@ -23,14 +23,15 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
-import harness.plugin.losses  # noqa: F401  (registers; the trainer asks the losses before any worker exists)
 from harness.config import ConfigError, flatten
 from harness.estimate.architecture import shape_of
 from harness.estimate.cost import training
+from harness.losses.registry import register_losses, spec_of
 from harness.plugin import metrics as own
 from harness.plugin import probe
 from harness.plugin.recording import ROWS, RecordingLoss
 from harness.run.checkpoints import checkpoints, complete, drop_checkpoints, ensure_room
+from harness.run.merge import PLAIN
 from harness.rundir import STOP_FILE, RunDir
 
 
@@ -61,6 +62,7 @@ class RecordingTrainer(PPOTrainerSync):
     """
 
     def _setup(self) -> None:
+        register_losses()
         actor: ActorConfig = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
         probe.check(actor)  # before any worker is started; every worker checks its own again
         super()._setup()
@@ -119,7 +121,7 @@ class RecordingTrainer(PPOTrainerSync):
         actor = self.config.actor_rollout_ref.actor
         rows_per_update = actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n
         sequences = own.frame(self.tap.rows, global_steps, rows_per_update)
-        metrics.update(own.step_metrics(sequences, actor.policy_loss.loss_mode))
+        metrics.update(own.step_metrics(sequences, spec_of(actor.policy_loss.loss_mode)))
         self.cumulative_tokens += metrics["tokens"]
         norms = self.tap.grad_norms
         metrics.update(
@@ -137,10 +139,7 @@ class RecordingTrainer(PPOTrainerSync):
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f".{step}.parquet"
         table = pa.Table.from_pandas(sequences, preserve_index=False).replace_schema_metadata(None)
-        # Small files: statistics and dictionaries would be most of their bytes.
-        pq.write_table(
-            table, draft, compression="zstd", use_dictionary=False, write_statistics=False, store_schema=False
-        )
+        pq.write_table(table, draft, **PLAIN)
         draft.replace(folder / f"{step}.parquet")
         if step == 1:
             manifest = self.run_dir.manifest()

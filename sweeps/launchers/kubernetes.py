@@ -17,8 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import ConfigError, digest
 from harness.paths import ROOT
-from sweeps.launchers.slurm import LOGICAL_CORES
-from sweeps.launchers.slurm_job import ADDRESS
+from sweeps.launchers.slurm_job import ADDRESS, LOGICAL_CORES
 from sweeps.trials import Trial
 
 VALUES = Path(__file__).parents[1] / "cluster" / "rayjob.yaml"

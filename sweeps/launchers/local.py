@@ -14,14 +14,14 @@ from harness.config import ConfigError
 from harness.paths import ROOT
 from harness.run.process import living
 from harness.rundir import LAUNCH_LOG
-from sweeps.scheduler import LaunchError, Submission
+from sweeps.launchers.base import LaunchError, Submission
 from sweeps.trials import Trial
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Local:
-    """A process of ``harness.train`` a trial. ``n_jobs``: at once; ``gpus``: how many there are (default: asks).
+    """A process of ``harness.train`` for each trial. n_jobs: at once; gpus: how many there are (default: asks).
 
     The processes are in sessions of their own: they outlive a scheduler that is killed, and the next one finds them.
     """
@@ -32,7 +32,7 @@ class Local:
 
     def __init__(self, n_jobs: int = 1, gpus: int | None = None):
         if not isinstance(n_jobs, int) or n_jobs < 1:
-            raise ConfigError(f"hydra.launcher.n_jobs={n_jobs}: a number from 1")
+            raise ConfigError(f"hydra.launcher.n_jobs must be a whole number of at least 1, got {n_jobs}")
         self.n_jobs = n_jobs
         self.devices = visible_gpus() if gpus is None else [str(number) for number in range(gpus)]
         self.started: dict[int, subprocess.Popen[bytes]] = {}
@@ -42,8 +42,7 @@ class Local:
             if trial.gpus and (trial.nodes > 1 or trial.gpus > len(self.devices)):
                 raise ConfigError(
                     f"{trial.name} needs {trial.nodes} x {trial.gpus // trial.nodes} GPUs, "
-                    f"here are {len(self.devices)}; "
-                    "hydra/launcher=slurm or ray_jobs"
+                    f"here are {len(self.devices)}; run it elsewhere with hydra/launcher=slurm or ray_jobs"
                 )
 
     def place(self, trial: Trial, running: Sequence[Submission]) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from harness.config import ConfigError
 from harness.paths import ROOT
 from harness.rundir import LAUNCH_LOG
-from sweeps.scheduler import LaunchError, Submission
+from sweeps.launchers.base import LaunchError, Submission
 from sweeps.trials import Trial
 
 UNFINISHED = (JobStatus.PENDING, JobStatus.RUNNING)
@@ -29,7 +29,9 @@ class RayJobs:
 
     def __init__(self, clusters: Sequence[str]):
         if isinstance(clusters, str) or not clusters:
-            raise ConfigError(f"hydra.launcher.clusters={clusters}: a list of addresses, [http://127.0.0.1:8265]")
+            raise ConfigError(
+                f"hydra.launcher.clusters must be a list of addresses, such as [http://127.0.0.1:8265], got {clusters}"
+            )
         self.clusters = list(clusters)
         self.clients: dict[str, JobSubmissionClient] = {}
 
@@ -39,7 +41,10 @@ class RayJobs:
                 self._client(cluster).list_jobs()
             except (ConnectionError, RuntimeError) as error:
                 said = str(error).splitlines()[0]
-                raise ConfigError(f"hydra.launcher.clusters: no Ray dashboard answers at {cluster} ({said})") from None
+                raise ConfigError(
+                    f"hydra.launcher.clusters: no Ray dashboard answers at {cluster} ({said}); start Ray there or "
+                    "name another cluster"
+                ) from None
 
     def place(self, trial: Trial, running: Sequence[Submission]) -> dict[str, Any] | None:
         taken = {submission.get("cluster") for submission in running}

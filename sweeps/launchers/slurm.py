@@ -10,11 +10,10 @@ from typing import Any
 
 from harness.config import ConfigError
 from harness.rundir import LAUNCHER_FOLDER
-from sweeps.launchers.slurm_job import Allocation
-from sweeps.scheduler import LaunchError, Submission
+from sweeps.launchers.base import LaunchError, Submission
+from sweeps.launchers.slurm_job import Allocation, resources
 from sweeps.trials import Trial
 
-LOGICAL_CORES = 16  # as in conf/cluster/cpu.yaml
 LAST_SECONDS = 30  # of Slurm's warning: to end the processes and queue the job again
 REQUEUES = 1000  # submitit's limit; ours is the number of attempts without progress
 
@@ -107,11 +106,6 @@ def parameters(trial: Trial, settings: dict[str, Any]) -> dict[str, Any]:
         "additional_parameters": dict(settings.get("extra") or {}) or None,
     }
     return {name: value for name, value in wanted.items() if value is not None}
-
-
-def resources(trial: Trial) -> list[str]:
-    """Arguments of ``ray start``: on CPU verl's ranks are logical GPUs and its actors logical cores."""
-    return [] if trial.gpus else [f"--num-gpus={trial.ranks}", f"--num-cpus={LOGICAL_CORES}"]
 
 
 def queued() -> set[str] | None:

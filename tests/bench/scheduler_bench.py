@@ -113,8 +113,8 @@ def simulate(trials: int, gpus: int, seed: int, folder: Path) -> dict[str, Any]:
     return {
         "trials": trials, "gpus": gpus, "seed": seed, "done": states.count("done"), "given_up": states.count("failed"),
         "attempts": launcher.started, "makespan_hours": launcher.now / HOUR, "bound_hours": bound / HOUR,
-        "over_bound": launcher.now / bound, "looks": launcher.now / launcher.poll_seconds, "cpu_seconds": cpu,
-        "cpu_ms_a_look": 1000 * cpu / (launcher.now / launcher.poll_seconds),
+        "over_bound": launcher.now / bound, "polls": launcher.now / launcher.poll_seconds, "cpu_seconds": cpu,
+        "cpu_ms_a_poll": 1000 * cpu / (launcher.now / launcher.poll_seconds),
         "files_a_minute": files / (launcher.now / 60), "status_seconds": time.perf_counter() - began_status,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
     }  # fmt: skip

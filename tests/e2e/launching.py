@@ -48,7 +48,9 @@ def learnt(run: RunDir) -> dict[int, dict[str, float]]:
 
 
 def rows(run: RunDir, step: int) -> pd.DataFrame:
-    return pd.read_parquet(run.sequences()[step])
+    """The responses of one step, of a run that is done or not."""
+    frame = pd.concat([pd.read_parquet(file.path) for file in run.response_files()])
+    return frame[frame["step"] == step].reset_index(drop=True)
 
 
 def ordered(frame: pd.DataFrame) -> pd.DataFrame:

@@ -67,8 +67,8 @@ def test_stopped_run_leaves_no_process_and_continues_without_a_hole(uninterrupte
 
     if number == signal.SIGKILL:
         attempt = run.attempts()[0]
-        for step in [s for s in run.sequences() if s >= 4]:
-            run.sequences()[step].unlink()
+        for step in [s for s in run.step_files() if s >= 4]:
+            run.step_files()[step].unlink()
         kept = [line for line in (attempt / "metrics.jsonl").read_text().splitlines() if '"step":4' not in line]
         kept = [line for line in kept if not line.startswith(('{"step":5', '{"step":6'))]
         (attempt / "metrics.jsonl").write_text("\n".join(kept) + "\n" + '{"step":4,"data":{"resp')

@@ -10,7 +10,7 @@ import yaml
 from e2e.launching import ROOT, assert_same_record, run_dir, train
 from slurm import Unavailable, slurm_cluster
 
-from harness.rundir import SUBMISSION, read_json
+from harness.rundir import SUBMISSION, RunDir, read_json
 
 pytestmark = pytest.mark.faults
 STEPS = 8
@@ -74,3 +74,36 @@ def test_run_over_two_nodes(slurm, tmp_path):
     while slurm.run("squeue", "--noheader").strip():
         assert time.time() < end
         time.sleep(0.5)
+
+
+def test_run_without_a_sweep(slurm, tmp_path):
+    """``sbatch sweeps/cluster/run.sbatch``: over two nodes, stopped by Slurm's warning, queued again and done."""
+    steps = {**SETTINGS, "trainer.nnodes": 2, "harness.root": tmp_path}
+    overrides = [f"{key}={str(value).lower()}" for key, value in steps.items()]
+    options = ["--parsable", "--nodes=2", "--gpus-per-node=0", "--cpus-per-task=4", f"--output={tmp_path}/out"]
+    job = subprocess.run(
+        ["sbatch", *options, "sweeps/cluster/run.sbatch", "algo=luspo", "seed=80", *overrides],
+        cwd=ROOT, env={**slurm.env, "PYTHON": sys.executable}, capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+
+    def wait_for(condition, seconds):
+        end = time.time() + seconds
+        while not condition():
+            assert time.time() < end, (slurm.run("squeue"), (tmp_path / "out").read_text())
+            time.sleep(0.2)
+
+    def trained(step):
+        found = list(tmp_path.glob("tiny/*/seed=80/status.json"))
+        return bool(found) and RunDir(found[0].parent).last_step() >= step
+
+    wait_for(lambda: trained(3), 300)
+    slurm.run("scancel", "--signal=USR2", job)
+    wait_for(lambda: not slurm.run("squeue", "--noheader").strip(), 600)
+    run = next(tmp_path.glob("tiny/*/seed=80"))
+    first, second = RunDir(run).outcomes()
+    assert first["cause"] == "preempted"
+    assert (second["state"], second["first_step"], second["last_step"]) == ("done", first["last_step"], STEPS)
+    said = (tmp_path / "out").read_text()
+    assert "stopped after a checkpoint; the job is queued again" in said
+    assert f"the run's output: {run}/launch.log" in said
+    assert not list((run / "launcher").iterdir())  # neither a token nor a rendezvous file

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from e2e.launching import ROOT, learnt, ordered, rows, run_dir, train
 
@@ -31,8 +32,11 @@ def runs(root):
 def test_every_run_is_done_and_complete(sweep):
     for run in runs(sweep[0]).values():
         assert run.status()["state"] == "done"
-        assert sorted(run.metrics()[0]) == list(range(1, STEPS + 1)) == sorted(run.sequences())
-        assert all(len(rows(run, step)) == 16 * 8 for step in run.sequences())
+        assert [file.path.name for file in run.response_files()] == ["sequences.parquet"]  # one file, once it is done
+        assert not list(run.path.glob("attempts/*/sequences"))
+        assert sorted(run.metrics()[0]) == list(range(1, STEPS + 1))
+        assert all(len(rows(run, step)) == 16 * 8 for step in range(1, STEPS + 1))
+        assert pq.ParquetFile(run.merged).num_row_groups == STEPS
 
 
 def test_sweep_prints_a_table_and_writes_curves(sweep):

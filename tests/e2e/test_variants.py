@@ -104,7 +104,8 @@ def test_mistake_ends_in_a_clear_line_and_leaves_nothing(tmp_path, overrides, sa
 def test_failing_cell_does_not_stop_the_others(tmp_path):
     done = train(tmp_path, "algo=gspo", *SHORT, "actor_rollout_ref.actor.ppo_mini_batch_size=4,5", multirun=True,
                  ok=False)  # fmt: skip
-    assert "1 of 2 runs are not done" in done.stdout
+    assert "1 of 2 runs given up" in done.stdout
+    assert "python -m harness.doctor algo=gspo" in done.stdout
     (run,) = find_runs(tmp_path)
     assert run.manifest()["arm"].endswith("ppo_mini_batch_size=4")
     assert run.status()["state"] == "done"

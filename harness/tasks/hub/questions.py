@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import ConfigError
-from harness.grading.extraction import last_box
+from harness.grading.extraction import last_boxes
 from harness.tasks.hub import prompts
 from harness.tasks.hub.images import BLANK, Pictures
 from harness.tasks.hub.sources import Source, at, rows
@@ -161,12 +161,12 @@ def same(text: str) -> str:
 
 
 def final_answer(value: Any) -> str:
-    """The content of the last ``\\boxed{...}`` of an answer, or all of it; raises ``InvalidRowError``."""
+    """What is in the last ``\\boxed{...}`` of an answer, or list of them, or all of it; raises ``InvalidRowError``."""
     text = "" if value is None else str(value)
-    box = last_box(text)
-    if box is None and "\\boxed" in text:
+    boxes = last_boxes(text)
+    if not boxes and "\\boxed" in text:
         raise InvalidRowError("an answer whose box does not close")
-    answer = (box.content if box else text).strip()
+    answer = (", ".join(boxes) if boxes else text).strip()
     if not answer:
         raise InvalidRowError("no answer")
     return answer

@@ -65,7 +65,7 @@ def test_nothing_is_created_by_looking(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     assert run.attempts() == []
     assert run.metrics() == ({}, [])
-    assert run.sequences() == {}
+    assert run.step_files() == {}
     assert run.last_step() == 0
     assert not run.path.exists()
 
@@ -253,7 +253,7 @@ def test_sequences_files_follow_the_same_rule_and_drafts_are_ignored(tmp_path: P
     write_steps(first, range(1, 13))
     write_steps(second, (3, 4))
     (second / "sequences" / ".5.parquet").touch()
-    files = run.sequences()
+    files = run.step_files()
     assert list(files) == [1, 2, 3, 4]
     assert [files[step].parent.parent for step in files] == [first, first, second, second]
 

@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -102,39 +103,51 @@ def test_directives() -> None:
     assert sizes == {"nodes": 4, "ntasks-per-node": 1, "gpus-per-node": 8, "cpus-per-task": 96}  # experiment=text_moe
     assert found == {
         "job-name": "rlvr-length", "mem": "0", "exclusive": "", "time": "24:00:00", "requeue": "",
-        "open-mode": "append", "output": "%x-%j.out", "signal": "B:USR1@900",
+        "open-mode": "append", "output": "%x-%j.out", "signal": "USR2@900",
     }  # fmt: skip
     text = SCRIPT.read_text()
-    assert text.index("#SBATCH") < text.index("set -euo pipefail")  # later ones would be ignored
+    assert text.rindex("#SBATCH") < text.index("cd ")  # later ones would be ignored
     (grace,) = re.findall(r"harness\.watch\.grace_seconds=(\d+)", text)
     assert int(grace) < 900
 
 
 STUBS = {
-    # Makes the token, finds ports, waits for the nodes, trains.
+    # Trains: says how, counts the signals that ask it to end, and ends as it is told.
     "bin/python": """
-        case "$1:$#" in
-          -c:*) echo -n token-of-this-job ;;
-          -:1) cat > /dev/null; echo 10.0.0.1 1001 1002 1003 ;;
-          -:*) cat > /dev/null; echo "$@" > "$LOG/wait"; exit "${WAIT_STATUS:-0}" ;;
-          *) stat -c %a "$RAY_AUTH_TOKEN_PATH" > "$LOG/mode"; cp "$RAY_AUTH_TOKEN_PATH" "$LOG/token"; env > "$LOG/env"
-             trap 'echo TERM >> "$LOG/terms"' TERM
-             echo "$@" > "$LOG/draft"; mv "$LOG/draft" "$LOG/train"
-             until [[ -e $LOG/finish ]]; do /bin/sleep 0.02; done
-             exit "$(cat "$LOG/finish")" ;;
-        esac""",
+        cp "$RAY_AUTH_TOKEN_PATH" "$LOG/token" 2> /dev/null; env > "$LOG/env"
+        trap 'echo TERM >> "$LOG/terms"' TERM
+        echo "$@" > "$LOG/draft"; mv "$LOG/draft" "$LOG/train"
+        until [[ -e $LOG/finish ]]; do /bin/sleep 0.02; done
+        exit "$(cat "$LOG/finish")" """,
     "bin/ray": """
         [[ $* == *--head* ]] && me=head || me=worker
         trap 'echo ended > "$LOG/$me-ended"; exit' TERM
+        stat -c %a "$RAY_AUTH_TOKEN_PATH" > "$LOG/mode"
         echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN_PATH" "$@" > "$LOG/$me"
         while :; do /bin/sleep 0.02; done""",
+    # Starts a task for each node, as Slurm does with --ntasks-per-node=1.
     "path/srun": """
         echo "$@" > "$LOG/srun"
-        until [[ $1 == */ray ]]; do shift; done
-        exec "$@" """,
+        while [[ $1 == --* ]]; do shift; done
+        for ((rank = 1; rank < SLURM_JOB_NUM_NODES; rank++)); do SLURM_PROCID=$rank "$@" & done
+        SLURM_PROCID=0 exec "$@" """,
     "path/scontrol": 'echo "$@" >> "$LOG/scontrol"',
-    "path/sleep": 'echo "$@" >> "$LOG/sleep"',
 }
+# The command line of slurm_job with stand-ins for what it starts, and without a Ray whose nodes it would count.
+TASK = """#!{python}
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from sweeps.launchers import slurm_job
+def wait(address, nodes, seconds):
+    Path(os.environ["LOG"], "wait").write_text(f"{{address}} {{nodes}} {{seconds:g}}")
+    if os.environ.get("NODES_COME") == "no":
+        raise TimeoutError("1 of 2 nodes joined Ray")
+slurm_job.wait_for_nodes, slurm_job.POLL_SECONDS = wait, 0.01
+sys.executable = os.environ["LOG"] + "/bin/python"
+assert sys.argv[1:3] == ["-m", "sweeps.launchers.slurm_job"]
+sys.exit(slurm_job.main(sys.argv[3:]))
+"""
 Job = Callable[..., subprocess.Popen[bytes]]
 
 
@@ -146,15 +159,23 @@ def job(tmp_path: Path) -> Iterator[Job]:
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"#!/bin/bash\n{script}\n")
         file.chmod(0o755)
+    task = tmp_path / "task"
+    task.write_text(TASK.format(python=sys.executable, root=str(ROOT)))
+    task.chmod(0o755)
     started = []
 
     def start(*overrides: str, **variables: str) -> subprocess.Popen[bytes]:
         environment = {
-            "PATH": f"{tmp_path}/path:{os.environ['PATH']}", "BIN": f"{tmp_path}/bin", "LOG": str(tmp_path),
+            **os.environ, "PATH": f"{tmp_path}/path:{os.environ['PATH']}", "PYTHON": str(task), "LOG": str(tmp_path),
             "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2",
-            "SLURM_CPUS_PER_TASK": "96", "SLURM_GPUS_ON_NODE": "8", **variables,
+            "SLURM_CPUS_PER_TASK": "96", **variables,
         }  # fmt: skip
-        started.append(subprocess.Popen(["bash", str(SCRIPT), *overrides], env=environment, start_new_session=True))
+        nodes = f"trainer.nnodes={variables.get('SLURM_JOB_NUM_NODES', '2')}"
+        command = ["bash", str(SCRIPT), "algo=luspo", nodes, f"harness.root={tmp_path}/runs", *overrides]
+        with (tmp_path / "out").open("wb") as out:
+            started.append(
+                subprocess.Popen(command, env=environment, start_new_session=True, stdout=out, stderr=subprocess.STDOUT)
+            )
         return started[-1]
 
     yield start
@@ -166,7 +187,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 def written(file: Path) -> str:
     """What a stub has written, once it has."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not (file.exists() and file.read_text()):
         assert time.monotonic() < end, f"{file.name} was not written"
         time.sleep(0.02)
@@ -174,56 +195,82 @@ def written(file: Path) -> str:
 
 
 def test_job_trains_on_a_ray_of_its_own(job: Job, tmp_path: Path) -> None:
-    process = job("algo=luspo", "a='x y'")
+    process = job("trainer.n_gpus_per_node=2", "trainer.project_name='x y'")
     train = written(tmp_path / "train")
+    address = written(tmp_path / "wait").split()[0]
+    assert re.fullmatch(r"[\d.]+:\d+", address)
+    assert written(tmp_path / "wait") == f"{address} 2 900"
     assert train == (
-        "-m harness.train harness.watch.grace_seconds=840 algo=luspo a='x y' ray_kwargs.ray_init.address=10.0.0.1:1001"
+        f"-m harness.train harness.watch.grace_seconds=840 algo=luspo trainer.nnodes=2 harness.root={tmp_path}/runs "
+        f"trainer.n_gpus_per_node=2 trainer.project_name='x y' ray_kwargs.ray_init.address={address}"
     )
-    token = tmp_path / "results/runs/.ray-7.token"
-    assert (tmp_path / "token").read_text() == "token-of-this-job"
+    (token,) = tmp_path.glob("runs/tiny/*/seed=0/launcher/7.0.token")
+    assert re.fullmatch("[0-9a-f]{64}", (tmp_path / "token").read_text())
     assert (tmp_path / "mode").read_text().strip() == "600"
-    assert "token-of-this-job" not in (tmp_path / "env").read_text()
+    assert (tmp_path / "token").read_text() not in (tmp_path / "env").read_text()
+    host, port = address.split(":")
+    count = "--num-gpus=2 --num-cpus=16"  # on CPU verl's ranks are logical GPUs
     assert written(tmp_path / "head") == (
-        f"token {token} start --block --disable-usage-stats --head --node-ip-address=10.0.0.1 --port=1001 "
-        "--ray-client-server-port=1002 --dashboard-agent-listen-port=1003 --include-dashboard=false"
+        f"token {token} start --block --disable-usage-stats --head --port {port} --node-ip-address {host} "
+        f"--include-dashboard=false {count}"
     )
-    assert written(tmp_path / "worker") == f"token {token} start --block --disable-usage-stats --address=10.0.0.1:1001"
-    assert written(tmp_path / "srun").startswith("--nodes=1 --ntasks=1 --relative=1 --cpus-per-task=96 ")
-    assert written(tmp_path / "wait") == "- 10.0.0.1:1001 2 900"
+    assert written(tmp_path / "worker") == (
+        f"token {token} start --block --disable-usage-stats --address {address} {count}"
+    )
+    assert written(tmp_path / "srun").startswith("--kill-on-bad-exit=1 --cpus-per-task=96 ")
     (tmp_path / "finish").write_text("0")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert (tmp_path / "head-ended").exists()
-    assert (tmp_path / "worker-ended").exists()
+    assert written(tmp_path / "worker-ended") == "ended"
     assert not token.exists()
     assert not (tmp_path / "scontrol").exists()
+    assert f"the run's output: {token.parents[1]}/launch.log" in (tmp_path / "out").read_text()
 
 
-def test_job_on_one_node_without_gpus(job: Job, tmp_path: Path) -> None:
-    process = job(SLURM_JOB_NUM_NODES="1", SLURM_GPUS_ON_NODE="0")
+def test_job_on_one_node_needs_no_ray_of_its_own(job: Job, tmp_path: Path) -> None:
+    process = job(SLURM_JOB_NUM_NODES="1")
     (tmp_path / "finish").write_text("1")
-    assert process.wait(20) == 1
-    assert "--num-gpus=1 --num-cpus=16" in written(tmp_path / "head")
-    assert not (tmp_path / "srun").exists()
+    assert process.wait(60) == 1
+    assert "ray_init" not in written(tmp_path / "train")
+    assert not (tmp_path / "head").exists()
     assert not (tmp_path / "scontrol").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "trainer.nnodes=3",
+            "needs 3 nodes (trainer.nnodes) and this job has 2; submit it with sbatch --nodes=3",
+        ),
+        ("algo=gpso", "gpso"),
+    ],
+)
+def test_job_that_cannot_be_right_ends_in_one_line(job: Job, tmp_path: Path, override: str, said: str) -> None:
+    assert job(override).wait(60) == 2
+    (line,) = [line for line in (tmp_path / "out").read_text().splitlines() if line.startswith("error: ")]
+    assert said in line
+    assert not (tmp_path / "runs").exists()
 
 
 def test_job_ends_where_nodes_do_not_come(job: Job, tmp_path: Path) -> None:
-    assert job(WAIT_STATUS="1", START_SECONDS="5").wait(20) == 1
+    assert job("--start-seconds=5", NODES_COME="no").wait(60) == 1
     assert written(tmp_path / "wait").endswith(" 5")
+    assert "error: 1 of 2 nodes joined Ray" in (tmp_path / "out").read_text()
     assert not (tmp_path / "train").exists()
-    assert not (tmp_path / "results/runs/.ray-7.token").exists()
+    assert not list(tmp_path.rglob("*.token"))
 
 
 def test_warned_job_is_queued_again(job: Job, tmp_path: Path) -> None:
     process = job()
     written(tmp_path / "train")
     for _ in range(3):  # of the time limit, and of a preemption after it
-        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR2)
         written(tmp_path / "terms")
         time.sleep(0.1)
     assert (tmp_path / "terms").read_text().split() == ["TERM"]
     (tmp_path / "finish").write_text("75")
-    assert process.wait(20) == 75
+    assert process.wait(60) == 75
     assert (tmp_path / "scontrol").read_text().strip() == "requeue 7"
 
 
@@ -234,5 +281,5 @@ def test_cancelled_job_is_not(job: Job, tmp_path: Path, status: str) -> None:
     process.send_signal(signal.SIGTERM)
     written(tmp_path / "terms")
     (tmp_path / "finish").write_text(status)
-    assert process.wait(20) == int(status)
+    assert process.wait(60) == int(status)
     assert not (tmp_path / "scontrol").exists()

@@ -14,8 +14,8 @@ from fake_launcher import trial
 
 from harness.config import ConfigError
 from harness.rundir import LAUNCH_LOG
+from sweeps.launchers.base import LaunchError
 from sweeps.launchers.local import Local, visible_gpus
-from sweeps.scheduler import LaunchError
 from sweeps.trials import Trial
 
 # What `sys.executable` is for a launcher under test: says what it was asked for, and goes on until it is ended.
@@ -63,7 +63,7 @@ def ended(launcher: Local, submission: dict[str, Any]) -> bool:
     return not launcher.alive(submission)
 
 
-def test_a_cell_is_a_process_of_training_with_its_overrides(starts: Any, tmp_path: Path) -> None:
+def test_a_trial_is_a_process_of_training_with_its_overrides(starts: Any, tmp_path: Path) -> None:
     one = Trial(("algo=luspo", "seed=3", "a.b=[1, 2]"), tmp_path / "run", 6)
     submission = starts(Local(), one, {})
     assert said(one)[0] == "arguments -m harness.train algo=luspo seed=3 a.b=[1, 2]"
@@ -135,7 +135,7 @@ def test_as_many_at_once_as_told(tmp_path: Path) -> None:
     one, launcher = trial(tmp_path, "a"), Local(n_jobs=2)
     assert [launcher.place(one, [{}] * running) for running in range(4)] == [{}, {}, None, None]
     for wrong in (0, -1, 1.5, "two"):
-        with pytest.raises(ConfigError, match=f"n_jobs={wrong}: a number from 1"):
+        with pytest.raises(ConfigError, match=f"n_jobs must be a whole number of at least 1, got {wrong}"):
             Local(n_jobs=wrong)  # type: ignore[arg-type]
 
 

@@ -86,7 +86,7 @@ def test_defaults_and_what_is_told(written: Callable[..., str]) -> None:
     assert (sweep.about, sweep.retries, sweep.backoff_seconds) == ("one line", 0, 2.5)
 
 
-def test_a_cell_is_the_run_that_training_would_do(written: Callable[..., str], flat: Any) -> None:
+def test_a_trial_is_the_run_that_training_would_do(written: Callable[..., str], flat: Any) -> None:
     """Path, steps and needs by the modules that training itself uses, for each trial by itself."""
     steps = "trainer.total_training_steps=20"
     for trial in load(written(grid={"algo": ["gspo"], "clip": ["own"], "seed": [0, 3]})).trials([steps]):
@@ -119,7 +119,11 @@ def test_overrides_that_mean_one_run_twice_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
-    [(["algo=gpso"], "gpso"), (["no.such.key=1"], "no.such.key"), (["algo=gspo", "seed=x"], "seed=x: a number from 0")],
+    [
+        (["algo=gpso"], "gpso"),
+        (["no.such.key=1"], "no.such.key"),
+        (["algo=gspo", "seed=x"], "seed must be a whole number of at least 0, got 'x'"),
+    ],
 )
 def test_what_does_not_compose_is_one_line(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -139,7 +143,7 @@ GRID = {"algo": ["gspo", "luspo"], "seed": [0, 1]}
         ({"grid": ["gspo"]}, "grid must be a mapping"),
         ({"grid": {"algo": "gspo"}}, "grid.algo must be a list of values, not 'gspo'"),
         ({"grid": {"algo": []}}, "grid.algo must be a list"),
-        ({"grid": GRID, "exclud": []}, "unknown key exclud; there are about, grid"),
+        ({"grid": GRID, "exclud": []}, "unknown key exclud; there are about, extends, grid"),
         ({"grid": GRID, "set": ["a=1"]}, "set must be a mapping"),
         ({"grid": GRID, "exclude": {"seed": 1}}, "exclude must be a list"),
         ({"grid": GRID, "exclude": ["gspo"]}, "expected a mapping from keys of the grid"),
@@ -173,7 +177,7 @@ def test_files_that_are_no_sweeps(tmp_path: Path, written: Callable[..., str]) -
     file = tmp_path / "bad.yaml"
     for content, said in (
         ("grid: [", "not YAML"),
-        ("- a\n", "expected the keys about, grid"),
+        ("- a\n", "expected the keys about, extends, grid"),
         ("", "expected the keys"),
     ):
         file.write_text(content)
@@ -182,6 +186,56 @@ def test_files_that_are_no_sweeps(tmp_path: Path, written: Callable[..., str]) -
         assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="sweep mine: every combination is excluded"):
         load(written(grid={"seed": [0]}, exclude=[{"seed": 0}])).trials()
+
+
+def test_a_sweep_starts_from_another(written: Callable[..., str], tmp_path: Path) -> None:
+    """Grid and settings by key, lists and numbers as a whole, and never what the other is about."""
+    base = {
+        "about": "base", "grid": {"experiment": ["tiny"], "algo": ["gspo", "luspo"], "seed": [0, 1]},
+        "set": {"a": 1, "b": 2}, "exclude": [{"algo": "gspo", "seed": 1}], "retries": 7,
+        "priority": [{"when": {"algo": "luspo"}, "add": 1}],
+    }  # fmt: skip
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base, sort_keys=False))
+    same = load(written(extends="base.yaml"))
+    assert (same.name, same.about, same.grid, same.fixed) == ("mine", "", base["grid"], base["set"])
+    assert (same.exclude, same.priority, same.retries) == (base["exclude"], base["priority"], 7)
+    mine = load(written(extends="base.yaml", about="mine", grid={"seed": [1], "clip": ["own"]}, set={"b": 3, "c": 4},
+                        exclude=[{"algo": "luspo"}], retries=0))  # fmt: skip
+    assert mine.grid == {"experiment": ["tiny"], "algo": ["gspo", "luspo"], "seed": [1], "clip": ["own"]}
+    assert mine.fixed == {"a": 1, "b": 3, "c": 4}
+    assert (mine.about, mine.exclude, mine.priority, mine.retries) == ("mine", [{"algo": "luspo"}], base["priority"], 0)
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump({"extends": "mine.yaml", "grid": {"algo": ["luspo"]}, "exclude": []}))
+    assert jobs(str(again)) == ["experiment=tiny algo=luspo seed=1 clip=own a=1 b=3 c=4"]
+    assert jobs(written(extends="factorial", grid={"seed": [9]})) == [
+        f"experiment=tiny algo={algo} seed=9" for algo in ("grpo", "grpo_sum", "gspo", "luspo")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("extends", "said"),
+    [
+        ("nothing", "extends: no sweep nothing; there are factorial, "),
+        ("gone.yaml", "extends: no sweep gone.yaml"),
+        (3, "extends: no sweep 3"),
+        ("mine.yaml", "extends goes in a circle: mine -> mine"),
+        ("other.yaml", "extends goes in a circle: mine -> other -> mine"),
+        ("wrong.yaml", "wrong.yaml: set must be a mapping"),
+    ],
+)
+def test_a_wrong_base_is_told_in_one_line(
+    written: Callable[..., str], tmp_path: Path, extends: str | int, said: str
+) -> None:
+    (tmp_path / "other.yaml").write_text("extends: mine.yaml\n")
+    (tmp_path / "wrong.yaml").write_text("set: [a]\n")
+    with pytest.raises(ConfigError) as caught:
+        load(written(extends=extends))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_papers_settings_are_parts_of_one_sweep() -> None:
+    assert sorted(job for name in PAPER for job in jobs(name)) == sorted(jobs("paper"))
 
 
 def test_the_sweeps_of_the_project() -> None:

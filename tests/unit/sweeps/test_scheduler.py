@@ -13,7 +13,7 @@ from harness.rundir import LAUNCH_LOG, STALE_SECONDS
 from sweeps.scheduler import LONGEST_BACKOFF, Rules
 from sweeps.trials import Trial
 
-LOOK = FakeLauncher.poll_seconds
+POLL = FakeLauncher.poll_seconds
 RULES = Rules(retries=3, backoff=40.0)
 
 
@@ -24,7 +24,7 @@ def simulation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(*acts: Act, trials: list[Trial] | None = None, rules: Rules = RULES, **fields: Any) -> Simulation:
         mine = trials or [trial(tmp_path, "a")]
         launcher = FakeLauncher(**{"scripts": {mine[0].name: acts}, **fields})
-        monkeypatch.setattr("harness.rundir.time", SimpleNamespace(time=launcher.clock))
+        monkeypatch.setattr("harness.rundir.run.time", SimpleNamespace(time=launcher.clock))
         return Simulation(mine, launcher, rules)
 
     return make
@@ -35,8 +35,8 @@ def failing(times: int, cause: str = "memory", **fields: Any) -> list[Act]:
 
 
 def about(waits: Iterable[float], expected: Iterable[float]) -> bool:
-    """Equal up to the time between two looks."""
-    return all(want <= wait < want + 2 * LOOK for wait, want in zip(waits, expected, strict=True))
+    """Equal up to the time between two polls."""
+    return all(want <= wait < want + 2 * POLL for wait, want in zip(waits, expected, strict=True))
 
 
 def test_all_are_done_side_by_side(simulation: Any, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_places_are_used_and_never_more_than_there_are(simulation: Any, tmp_path
     assert one.launcher.now - 1e9 == 600
 
 
-def test_a_done_cell_is_never_started(simulation: Any, tmp_path: Path) -> None:
+def test_a_done_trial_is_never_started(simulation: Any, tmp_path: Path) -> None:
     done, short, fresh = (trial(tmp_path, name) for name in ("done", "short", "fresh"))
     done.run.write_status("done", last_step=6)
     short.run.write_status("done", last_step=5)  # of as many as were planned then
@@ -153,12 +153,12 @@ def test_a_lost_run_is_waited_for_until_its_heartbeat_is_stale(simulation: Any) 
     one = simulation(Act("lost", last=2))
     assert one.run() == {"a": "done"}
     (wait,) = one.waits()
-    assert STALE_SECONDS - LOOK <= wait <= STALE_SECONDS + 40 + 2 * LOOK
+    assert STALE_SECONDS - POLL <= wait <= STALE_SECONDS + 40 + 2 * POLL
 
 
 def test_killed_between_its_outcome_and_its_status(simulation: Any) -> None:
     one = simulation(Act("lost", last=6))
-    one.turns(11)
+    one.polls(11)
     write_outcome(one.trials[0].run, one.trials[0].run.attempts()[0], state="done", ended=one.launcher.now, last_step=6)
     assert one.run() == {"a": "done"}
 
@@ -168,9 +168,9 @@ def test_a_new_scheduler_goes_on_where_the_old_one_was(simulation: Any, tmp_path
     trials = [trial(tmp_path, arm, priority=-ord(arm)) for arm in "abcd"]
     scripts = {trials[0].name: [Act(last=6, seconds=500)], trials[2].name: failing(1, seconds=150)}
     one = simulation(trials=trials, scripts=scripts, places=3)
-    one.turns(13)
+    one.polls(13)
     assert [progress.state for progress in one.scheduler.trials] == ["running", "done", "running", "running"]
-    one.turns(4)
+    one.polls(4)
     one.restart()
     assert [progress.state for progress in one.scheduler.trials] == ["running", "done", "waiting", "running"]
     assert one.run() == dict.fromkeys("abcd", "done")
@@ -179,7 +179,7 @@ def test_a_new_scheduler_goes_on_where_the_old_one_was(simulation: Any, tmp_path
 
 def test_another_launchers_submission_is_not_asked_for(simulation: Any) -> None:
     one = simulation(Act(last=6, seconds=500))
-    one.turns(2)
+    one.polls(2)
     one.launcher.name = "other"  # its number means nothing there
     one.restart()
     assert one.scheduler.trials[0].submission is None
@@ -195,7 +195,7 @@ def test_a_run_that_somebody_else_started_is_waited_for(simulation: Any, last: i
     run.write_status("running", host=HOST)
     one.restart()
     for _ in range(30):
-        one.turns(1)
+        one.polls(1)
         run.write_status("running", host=HOST)
     assert one.started() == []
     write_steps(attempt, range(1, last + 1), launcher.now)
@@ -209,11 +209,11 @@ def test_a_run_that_somebody_else_started_is_waited_for(simulation: Any, last: i
 def test_a_run_that_somebody_else_starts_while_it_waits_is_not_started_twice(simulation: Any, tmp_path: Path) -> None:
     first, waiting = trial(tmp_path, "first"), trial(tmp_path, "waiting")
     one = simulation(trials=[first, waiting], places=1)
-    one.turns(3)
+    one.polls(3)
     waiting.run.new_attempt()
     for _ in range(20):  # the first ends meanwhile
         waiting.run.write_status("running", host=HOST)
-        one.turns(1)
+        one.polls(1)
     assert one.started() == ["first"]
     waiting.run.write_status("done", last_step=6, host=None)
     assert one.run() == {"first": "done", "waiting": "done"}
@@ -226,7 +226,7 @@ def test_a_silent_foreign_run_is_taken_over(simulation: Any) -> None:
     one.trials[0].run.write_status("running", host=HOST)
     one.restart()
     assert one.run() == {"a": "done"}
-    assert one.launcher.starts[0][0] - 1e9 >= STALE_SECONDS - LOOK
+    assert one.launcher.starts[0][0] - 1e9 >= STALE_SECONDS - POLL
 
 
 def test_cancel_asks_all_that_run_and_only_those(simulation: Any, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def sweep(folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Sim
     trials = [trial(folder, f"c{number}", STEPS, gpus=rng.choice((1, 1, 2, 3))) for number in range(10)]
     scripts = {one.name: [draw(rng) for _ in range(rng.randrange(7))] for one in trials}
     launcher = FakeLauncher(places=rng.choice((3, 5)), scripts=scripts)
-    monkeypatch.setattr("harness.rundir.time", SimpleNamespace(time=launcher.clock))
+    monkeypatch.setattr("harness.rundir.run.time", SimpleNamespace(time=launcher.clock))
     return Simulation(trials, launcher, Rules(RETRIES, 15.0)), scripts
 
 
@@ -70,11 +70,11 @@ def test_every_trial_gets_what_the_rules_say(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("seed", range(8))
 def test_schedulers_may_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """A new one every few looks, then one that stays: all is done or given up, and done only where the run is."""
+    """A new one every few polls, then one that stays: all is done or given up, and done only where the run is."""
     simulation, scripts = sweep(tmp_path, 100 + seed, monkeypatch)
     rng = random.Random(seed)
     for _ in range(30):
-        simulation.turns(rng.randrange(6))
+        simulation.polls(rng.randrange(6))
         simulation.restart()
     done = [one.trial.path.parts[-2] for one in simulation.scheduler.trials if one.state == "done"]
     before = len(simulation.started())

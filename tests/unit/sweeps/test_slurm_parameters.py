@@ -14,8 +14,8 @@ from submitit.core.utils import DelayedSubmission
 
 from harness.config import ConfigError, matching
 from harness.paths import CONF
+from sweeps.launchers.base import LaunchError
 from sweeps.launchers.slurm import Slurm, parameters
-from sweeps.scheduler import LaunchError
 from sweeps.trials import Trial
 
 SBATCH = """#!/bin/sh

@@ -34,8 +34,8 @@ def asked(run: RunDir) -> threading.Thread:
 
 
 @pytest.fixture(autouse=True)
-def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.stop.LOOK_SECONDS", 0.02)
+def poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.stop.POLL_SECONDS", 0.02)
 
 
 def test_waits_until_the_attempt_has_ended(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def write(folder: Path, **content: Any) -> str:
 def test_files_are_beside_the_runs(name: str, tmp_path: Path) -> None:
     state = SweepState.of(name, [])
     assert state.folder == tmp_path / "runs" / ".sweeps" / "mine"
-    assert (state.lock, state.wish) == (state.folder / "lock", state.folder / "cancel")
+    assert (state.lock, state.cancel_request) == (state.folder / "lock", state.folder / "cancel")
     assert [one.path for one in state.trials] == [tmp_path / "runs" / "tiny" / "gspo" / f"seed={n}" for n in (0, 1)]
     assert not (tmp_path / "runs").exists()  # to ask is not to start
     other = SweepState.of(name, [f"harness.root={tmp_path / 'other'}"])
@@ -127,8 +127,8 @@ def test_the_launchers_settings_are_not_the_trials(name: str) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("hydra/launcher=joblib", "hydra/launcher=joblib: there are local, ray_jobs, slurm"),
-        ("hydra.launcher.njobs=2", "hydra.launcher.njobs: local has n_jobs, gpus"),
+        ("hydra/launcher=joblib", "hydra/launcher=joblib: no such launcher; there are local, ray_jobs, slurm"),
+        ("hydra.launcher.njobs=2", "hydra.launcher.njobs: no such setting; local has n_jobs, gpus"),
         ("hydra.launcher.gpus={", "hydra.launcher: while parsing a flow node"),
         ("hydra.sweep.dir=x", "hydra.sweep.dir=x: expected an override key=value"),
         ("gspo", "gspo: expected an override key=value"),
@@ -156,7 +156,7 @@ def test_every_launcher_takes_the_settings_of_its_file(kind: str) -> None:
 
 def test_the_launchers_and_their_files_are_the_same() -> None:
     assert set(launchers()) == {file.stem for file in (CONF / "hydra" / "launcher").glob("*.yaml")}
-    with pytest.raises(ConfigError, match=r"hydra.launcher.kind=joblib: there are local, slurm, ray_jobs"):
+    with pytest.raises(ConfigError, match=r"kind=joblib: no such launcher; there are local, slurm, ray_jobs"):
         launcher("joblib", {})
     with pytest.raises(ConfigError, match=r"hydra/launcher=local: .*nosuch"):
         launcher("local", {"nosuch": 1})

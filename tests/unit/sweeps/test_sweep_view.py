@@ -16,7 +16,7 @@ from harness.rundir import LAUNCH_LOG, STALE_SECONDS, SUBMISSION, write_json
 from sweeps.definition import Sweep
 from sweeps.lock import Lock
 from sweeps.trials import Trial
-from sweeps.view import duration, plan_table, row, status_table
+from sweeps.view import duration, next_step, plan_table, row, status_table
 
 
 def shown(table: RenderableType, width: int = 300) -> list[str]:
@@ -59,7 +59,7 @@ def test_a_run_that_runs_elsewhere(one: Trial) -> None:
 def test_silence_is_not_shown_as_running(one: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     one.run.write_status("running", host=HOST, last_step=7)
     now = time.time() + STALE_SECONDS + 1
-    monkeypatch.setattr("harness.rundir.time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr("harness.rundir.run.time", SimpleNamespace(time=lambda: now))
     assert row(one).state == "incomplete"
     assert "gone" in (row(one).error or "")
 
@@ -115,6 +115,7 @@ def test_a_table_of_many(tmp_path: Path) -> None:
     assert [line.split()[1] for line in lines[1:6]] == ["done", "done", "failed", "open", "open"]
     assert lines[6:] == [
         "fake/arm2/seed=0: KeyError: [red]'a'",  # as it was said, and none of the done ones'
+        f"why: tail -n 50 {trials[2].path}/launch.log",
         "2 done, 2 open, 1 failed; no controller",
     ]
 
@@ -131,6 +132,23 @@ def test_who_controls_the_sweep(one: Trial, tmp_path: Path) -> None:
     assert shown(status_table([one], file))[-1] == "1 open; controller: process 3 on login-2"
     file.write_text(json.dumps({**holder, "heartbeat": time.time() - STALE_SECONDS - 1}))
     assert shown(status_table([one], file))[-1] == "1 open; no controller"
+
+
+def test_the_next_step_is_what_the_table_asks_for(tmp_path: Path) -> None:
+    trials, file = [trial(tmp_path, arm, 20) for arm in "ab"], tmp_path / "lock"
+
+    def after(*overrides: str) -> str:
+        return next_step("mine", overrides, trials, file)
+
+    assert after("a.b=[1, 2]") == "python -m sweeps run mine 'a.b=[1, 2]'"
+    trials[0].run.write_status("done", last_step=20)
+    assert after() == "python -m sweeps run mine continues what is not done"
+    with Lock(file):
+        assert after() == "python -m sweeps watch mine; python -m sweeps cancel mine ends it"
+    trials[1].run.write_status("done", last_step=20)
+    for one in trials:
+        (one.path / "manifest.json").write_text("{}")
+    assert after() == f"python -m analysis {tmp_path}/fake"
 
 
 def sweep(about: str = "what it is for") -> Sweep:

@@ -181,7 +181,7 @@ def test_lm_eval_filters_and_nested_metrics_are_chosen(tmp_path: Path, capsys: p
         ),
         ([line(0, metrics=["acc"])], "s.jsonl:1: has no acc; there are doc_id"),
         ([{"question": 0}], "s.jsonl:1: no doc_id"),
-        ([], "s.jsonl: no samples"),
+        ([], "s.jsonl: not readable (the file is empty)"),
     ],
 )
 def test_bad_lm_eval_lines_are_named(

@@ -80,7 +80,7 @@ def test_a_real_file_of_verls_own_metrics_gives_what_the_recorder_wrote(tmp_path
     rows, _ = RunDir(REFERENCE).metrics()
     own = {step: {key: value for key, value in data.items() if "/" in key} for step, data in rows.items()}
     imported = import_verl(write_verl(tmp_path / "a.jsonl", own), "gspo", 20, "tiny").metrics
-    recorded = load_runs(REFERENCE, cache=False).metrics
+    recorded = load_runs(REFERENCE).metrics
     for name in (
         "response_length", "reward", "grad_norm", "step_seconds", "tokens", "cumulative_tokens", "val_accuracy",
         "val_response_length",
@@ -110,6 +110,50 @@ def test_several_files_are_attempts(tmp_path: Path) -> None:
     assert not any("planned" in warning for warning in warnings)
     assert runs.sequences(["tokens"]).empty
     assert runs.evals().empty
+
+
+def append_verl(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> None:
+    before = path.read_text()
+    path.write_text(before + write_verl(path, rows).read_text())
+
+
+def test_a_resume_that_was_appended_is_a_later_attempt(tmp_path: Path) -> None:
+    """As two files are: the validation before the resumed steps stays, what was trained from there on is replaced."""
+    first = {step: verl_row(step, once=1.0) for step in (1, 2, 3, 4)}
+    resumed = {2: {"val-core/a/acc/mean@1": 0.5}, 3: verl_row(9)}
+    file = write_verl(tmp_path / "a.jsonl", first)
+    append_verl(file, resumed)
+    runs = import_verl(file, "gspo", 0)
+    apart = [write_verl(tmp_path / f"{name}.jsonl", rows) for name, rows in (("b", first), ("c", resumed))]
+    pd.testing.assert_frame_equal(runs.metrics, import_verl(apart, "gspo", 0).metrics)
+    metrics = runs.metrics.set_index("step")
+    assert metrics["response_length"].to_dict() == {1: 25.0, 2: 50.0, 3: 225.0}
+    assert metrics["once"].notna().to_dict() == {1: True, 2: True, 3: False}
+    assert metrics["val_accuracy"][2] == 0.5
+    warning = runs.runs["warnings"].item()[0]
+    assert warning == f"{file}: steps go back from 4 to 2, taken as a resumed run: 3 to 4 of before are dropped"
+
+
+def test_a_file_with_several_resumes_names_each(tmp_path: Path) -> None:
+    file = write_verl(tmp_path / "a.jsonl", {step: verl_row(step) for step in (1, 2, 3)})
+    append_verl(file, {3: verl_row(3), 4: verl_row(4)})  # stopped after a step that no checkpoint had
+    append_verl(file, {2: verl_row(7)})
+    runs = import_verl(file, "gspo", 0)
+    assert runs.metrics["step"].to_list() == [1, 2]
+    said = [warning for warning in runs.runs["warnings"].item() if "go back" in warning]
+    assert [warning.split("steps ")[1].split(",")[0] for warning in said] == [
+        "go back from 3 to 3",
+        "go back from 4 to 2",
+    ]
+    assert said[1].endswith("2 to 4 of before are dropped")
+
+
+def test_a_resume_that_loses_nothing_is_none(tmp_path: Path) -> None:
+    file = write_verl(tmp_path / "a.jsonl", {1: verl_row(1), 2: verl_row(2)})
+    append_verl(file, {2: {"val-core/a/acc/mean@1": 0.5}, 3: verl_row(3)})
+    runs = import_verl(file, "gspo", 0)
+    assert runs.metrics["step"].to_list() == [1, 2, 3]
+    assert not [warning for warning in runs.runs["warnings"].item() if "go back" in warning]
 
 
 @pytest.mark.parametrize("steps", [[5, 6], [1, 2, 4]])

@@ -9,8 +9,8 @@ import pytest
 from fake_runs import write_run, write_sequences
 from matplotlib.figure import Figure
 
-from analysis.figures.catalogue import draw_figure
 from analysis.figures.spending import spending_curves
+from analysis.report.catalogue import draw_figure
 from analysis.report.numbers import build_report
 from analysis.report.sections import contrast_tables
 from analysis.runs.load import AnalysisError, Runs, load_runs

@@ -6,7 +6,7 @@ step, x + 1e-30 i, exact to rounding.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,28 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_runs import write_run, write_sequences
+from scipy import stats
 
 from analysis import AnalysisError, load_runs
 from analysis.statistics.claims import evaluate, load_claims
 from analysis.statistics.length_pressure import (
-    AGGREGATION,
     COLUMNS,
     LOSSES,
-    MODE,
     STAGES,
     Batches,
+    Clip,
     arm_intervals,
     batch_pressure,
-    clip_range_frame,
     loss_bias,
     loss_of,
     pressure_frame,
     prompt_pressure,
     run_means,
     stages,
+    undefined,
 )
+from harness.rundir.known_losses import AGGREGATION, MODE
+from harness.rundir.schema import upgraded
 
 END = 2
 SIXTHS = {
@@ -318,22 +320,47 @@ def test_without_a_direction_there_is_no_value() -> None:
         ("luspo", "seq-mean-token-sum-norm", "luspo"),
     ],
 )
-def test_the_treatment_says_which_loss(mode: str, aggregation: str, expected: str) -> None:
-    assert loss_of({"algo": "any", "treatment": {MODE: mode, AGGREGATION: aggregation}}) == expected
+def test_of_an_old_manifest_the_treatment_says_which_loss(mode: str, aggregation: str, expected: str) -> None:
+    assert loss_of(upgraded({"algo": "any", "treatment": {MODE: mode, AGGREGATION: aggregation}})) == expected
 
 
 def test_without_a_treatment_the_name_says_it() -> None:
-    assert [loss_of({"algo": name}) for name in ("grpo", "luspo_norm")] == ["grpo", "luspo"]
+    assert [loss_of(upgraded({"algo": name})) for name in ("grpo", "luspo_norm")] == ["grpo", "luspo"]
     with pytest.raises(AnalysisError, match="not defined for sapo; it is for grpo, grpo_sum, gspo, luspo"):
-        loss_of({"algo": "sapo"})
+        loss_of(upgraded({"algo": "sapo"}))
     with pytest.raises(AnalysisError, match="sapo with token-mean"):
-        loss_of({"algo": "gspo", "treatment": {MODE: "sapo", AGGREGATION: "token-mean"}})
+        loss_of(upgraded({"algo": "gspo", "treatment": {MODE: "sapo", AGGREGATION: "token-mean"}}))
 
 
-def write_rows(root: Path, arm: str, seed: int, rows: pd.DataFrame, experiment: str = "tiny_neutral") -> None:
+@pytest.mark.parametrize(
+    ("level", "power", "expected"),
+    [("token", 0, "grpo"), ("token", 1, "grpo_sum"), ("sequence_mean", 0, "gspo"), ("sequence_mean", 1, "luspo")],
+)
+def test_a_loss_that_no_list_names_is_known_by_its_description(level: str, power: int, expected: str) -> None:
+    loss = {"loss_mode": "mine", "loss_agg_mode": "x", "level": level, "length_exponent": power}
+    assert loss_of({"algo": "mine", "loss": {**loss, "derivative_is_ratio": True}}) == expected
+    with pytest.raises(AnalysisError, match="not defined for mine with x"):
+        loss_of({"algo": "mine", "loss": {**loss, "derivative_is_ratio": False}})
+
+
+def test_an_arm_that_is_not_defined_costs_that_arm_alone(tmp_path: Path) -> None:
+    for at, arm in enumerate(("gspo", "gmpo", "luspo")):
+        rows = simulated(np.random.default_rng(at), 2, 0.5).assign(step=lambda r: r["step"] + 1)
+        treatment = {MODE: "geo_mean" if arm == "gmpo" else arm, AGGREGATION: "seq-mean-token-mean"}
+        write_rows(tmp_path, arm, 0, rows, manifest={"treatment": treatment})
+    runs = load_runs(tmp_path)
+    assert set(pressure_frame(runs)["arm"]) == {"gspo", "luspo"}
+    assert list(undefined(runs)) == ["gmpo"]
+    with pytest.raises(AnalysisError, match="not defined for geo_mean"):
+        pressure_frame(runs.select(arm="gmpo"))
+
+
+def write_rows(
+    root: Path, arm: str, seed: int, rows: pd.DataFrame, experiment: str = "tiny_neutral", **more: Any
+) -> None:
     """A run with these rows, a file a step."""
     steps = rows["step"].nunique()
-    run = write_run(root, {"response_length": [9.0] * steps}, arm=arm, seed=seed, experiment=experiment)
+    run = write_run(root, {"response_length": [9.0] * steps}, arm=arm, seed=seed, experiment=experiment, **more)
     for step, part in rows.groupby("step"):
         columns = {str(name): part[name].to_numpy() for name in (*COLUMNS, "accuracy") if name != "step"}
         write_sequences(run.attempts()[-1], int(str(step)), **columns)
@@ -363,10 +390,8 @@ def test_frames_of_runs(tmp_path: Path) -> None:
     what_if = run_means(pressure_frame(runs.select(arm="gspo"), ["gspo", "luspo"])).set_index(["loss", "seed", "term"])
     assert what_if.loc[("luspo", 0, "bias"), "value"] == pytest.approx(0, abs=1e-12)
     # No log-ratio differs from 0: every range is as good as none.
-    ranges = clip_range_frame(runs, [1e-2])
-    assert len(ranges) == 6 * 2 * 2
-    biases = ranges.query("loss == 'gspo' and seed == 1")["value"]
-    assert biases.to_numpy() == pytest.approx(np.full(len(biases), own.loc[("gspo", 1, "bias"), "in_sd"]))
+    clipped = run_means(pressure_frame(runs, ["gspo"], (1e-2, 1e-2))).set_index(["arm", "seed", "term"])
+    assert clipped.loc[("gspo", 1, "bias"), "in_sd"] == pytest.approx(own.loc[("gspo", 1, "bias"), "in_sd"])
 
 
 def test_what_was_not_recorded_is_refused(tmp_path: Path) -> None:
@@ -448,3 +473,61 @@ def test_c9_and_c10_without_a_direction_say_so(tmp_path: Path) -> None:
     assert (c9.verdict, c10.verdict) == ("not tested", "not tested")
     assert "no advantage is kept" in c9.reason
     assert "all of one accuracy" in c10.reason
+
+
+def length_decides_who_is_clipped(
+    noises: Sequence[float] | np.ndarray,
+    clips: Sequence[Clip] = ((2e-3, 2.5e-3), (2.25e-3, 2.25e-3)),
+    lengths: tuple[int, int] = (20, 200),
+    drift: float = 0.5,
+    points: int = 4001,
+) -> pd.DataFrame:
+    """Pressure of GSPO and LUSPO where length has nothing to do with correctness but with clipping.
+
+    One prompt, half of the responses right, half of each length. A token's log-ratio has standard deviation ``noise``,
+    so a sequence's mean log-ratio has noise / sqrt(L), normal, and is moved by ``drift`` of those to the side of its
+    advantage. ``points`` quantiles stand for that distribution. Columns: noise, loss, low, high, value (tokens per
+    sqrt(2 KL); c = A has none).
+    """
+    quantiles = stats.norm.ppf((np.arange(points) + 0.5) / points)
+    length, advantage, quantile = (v.ravel() for v in np.meshgrid(lengths, (1.0, -1.0), quantiles, indexing="ij"))
+    fixed = {"step": 1, "update": 2, "prompt_id": 0, "tokens": length, "advantage": advantage}
+    records = []
+    for noise in noises:
+        log_ratio = (quantile + drift * advantage) * noise / np.sqrt(length)
+        rows = pd.DataFrame({**fixed, "log_ratio": log_ratio, "clipped": 0, "effective_ratio": 1.0})
+        for loss in ("gspo", "luspo"):
+            for low, high in clips:
+                found = batch_pressure(rows, loss, (low, high)).set_index("term")["value"]
+                records.append({"noise": noise, "loss": loss, "low": low, "high": high, "value": found["total"]})
+    return pd.DataFrame.from_records(records)
+
+
+def by_integrals(loss: str, noise: float, low: float, high: float) -> float:
+    """The example in closed form: E[s^k; kept] of a log-normal ratio, from the normal distribution function."""
+    cells = []  # probability, length, E c, E c^2
+    for length in (20, 200):
+        for sign in (1, -1):
+            sd = noise / math.sqrt(length)
+            mean = 0.5 * sd * sign
+            low_end, high_end = (-np.inf, math.log1p(high)) if sign > 0 else (math.log1p(-low), np.inf)
+            moments = [
+                math.exp(k * mean + (k * sd) ** 2 / 2)
+                * np.diff(stats.norm.cdf((np.array([low_end, high_end]) - mean) / sd - k * sd))[0]
+                for k in (1, 2)
+            ]
+            weight = sign / length if loss == "gspo" else sign
+            cells.append((0.25, length, weight * moments[0], weight**2 * moments[1]))
+    share, length, first, second = np.array(cells).T
+    return float(share @ (first * (length - 110)) / math.sqrt(share @ second - (share @ first) ** 2))
+
+
+@pytest.mark.parametrize("clip", [(2e-3, 2.5e-3), (2.25e-3, 2.25e-3)])
+def test_clipping_that_depends_on_length(clip: tuple[float, float]) -> None:
+    frame = length_decides_who_is_clipped([0.007, 0.02, 0.05], [clip])
+    for row in frame.itertuples():
+        assert row.value == pytest.approx(by_integrals(str(row.loss), float(str(row.noise)), *clip), abs=0.02)
+    found = frame[frame["noise"] == 0.02].set_index("loss")["value"]
+    expected = {"gspo": -1.57, "luspo": 0.95} if clip[0] < clip[1] else {"gspo": 0.0, "luspo": 0.0}
+    for loss, value in expected.items():
+        assert found[loss] == pytest.approx(value, abs=0.02 if clip[0] < clip[1] else 0.1)

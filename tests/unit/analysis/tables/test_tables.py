@@ -138,7 +138,7 @@ def test_our_accuracy_beside_the_published_one(tmp_path: Path) -> None:
     for seed, right in enumerate((2, 2, 3)):
         write_eval(tmp_path, "gspo", seed, {"amc23": of_first(right)})  # another spelling of the paper's AMC23
         write_eval(tmp_path, "luspo", seed, {"amc23": of_first(right + 1)})
-    rows = by_label(paper_table(2, load_runs(tmp_path, cache=False), PUBLISHED))
+    rows = by_label(paper_table(2, load_runs(tmp_path), PUBLISHED))
     found = rows["text-dense", "gspo", "text_dense"]["AMC23"]
     # 50, 50, 75: mean 58.33, sd 14.43, t(.975, 2) = 4.303; questions 100, 100, 33.3, 0: sd 50.0 over sqrt 4.
     assert found.text == "58.3 [22.5, 94.2] (3), se 25.0"
@@ -155,7 +155,7 @@ def test_below_three_runs_single_values(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_eval(tmp_path, "gspo", seed, {"AMC23": of_first(seed)})
         write_eval(tmp_path, "luspo", seed, {"AMC23": of_first(4)})
-    rows = by_label(paper_table(2, load_runs(tmp_path, cache=False), PUBLISHED))
+    rows = by_label(paper_table(2, load_runs(tmp_path), PUBLISHED))
     assert rows["text-dense", "gspo", "text_dense"]["AMC23"].text.startswith("0.0, 25.0 (2), se ")
     difference = rows["text-dense", "luspo - gspo", "text_dense"]["AMC23"]
     assert (difference.text, difference.bold) == ("+87.5 (2)", False)
@@ -169,7 +169,7 @@ def test_bold_follows_the_interval_on_new_questions(tmp_path: Path) -> None:
     for seed in range(3):
         write_eval(tmp_path, "gspo", seed, {"AMC23": none, "AIME24": of_first(0, 2), "AIME25": every})
         write_eval(tmp_path, "luspo", seed, {"AMC23": every, "AIME24": of_first(1, 2), "AIME25": none})
-    found = paper_table(2, load_runs(tmp_path, cache=False), PUBLISHED)
+    found = paper_table(2, load_runs(tmp_path), PUBLISHED)
     rows = by_label(found)
     for label, bold in [("luspo", True), ("gspo", False), ("luspo - gspo", True)]:
         assert rows["text-dense", label, "text_dense"]["AMC23"].bold is bold
@@ -188,7 +188,7 @@ def test_average_is_over_what_the_paper_averages(tmp_path: Path) -> None:
         both = {"AMC23": of_first(4), "AIME24": of_first(seed), "AIME25": of_first(1)}
         write_eval(tmp_path, "gspo", seed, both, **moe)
         write_eval(tmp_path, "luspo", seed, {**both, "AIME25": of_first(3)}, **moe)
-    found = paper_table(2, load_runs(tmp_path, cache=False), PUBLISHED)
+    found = paper_table(2, load_runs(tmp_path), PUBLISHED)
     rows = by_label(found)
     # (0 + 25) / 2, (25 + 25) / 2, (50 + 25) / 2, without AMC23's 100: mean 25, sd 12.5.
     half = 4.302653 * 12.5 / math.sqrt(3)
@@ -206,7 +206,7 @@ def test_only_finished_runs_at_their_end_count(tmp_path: Path) -> None:
     write_eval(tmp_path, "gspo", 0, {"AMC23": of_first(1)})
     write_eval(tmp_path, "gspo", 1, {"AMC23": of_first(4)}, state="failed")
     write_eval(tmp_path, "gspo", 2, {"AMC23": of_first(2)}, step=0)  # the initial model
-    found = paper_table(2, load_runs(tmp_path, cache=False), PUBLISHED)
+    found = paper_table(2, load_runs(tmp_path), PUBLISHED)
     rows = by_label(found)
     assert rows["text-dense", "gspo", "text_dense"]["AMC23"].text.startswith("25.0 (1)")
     assert rows["text-dense", "base", "text_dense"]["AMC23"].text.startswith("50.0 (1)")
@@ -218,7 +218,7 @@ def test_arms_are_never_mixed_and_others_follow(tmp_path: Path) -> None:
     write_eval(tmp_path, "gspo", 0, {"AMC23": of_first(1)})
     write_eval(tmp_path, "gspo,lr=2e-06", 0, {"AMC23": of_first(3)})
     write_eval(tmp_path, "luspo", 0, {"AMC23": of_first(4)}, experiment="text_dense_1gpu")
-    rows = by_label(paper_table(2, load_runs(tmp_path, cache=False), PUBLISHED))
+    rows = by_label(paper_table(2, load_runs(tmp_path), PUBLISHED))
     assert rows["text-dense", "gspo", "text_dense"]["AMC23"].mean == 25
     assert rows["text-dense", "gspo,lr=2e-06", "text_dense"]["AMC23"].mean == 75
     assert rows["text-dense", "gspo,lr=2e-06", "published"]["AMC23"].text == "-"
@@ -231,7 +231,7 @@ def test_arms_that_are_not_matched_are_not_compared(tmp_path: Path) -> None:
     write_eval(tmp_path, "gspo", 0, {"AMC23": of_first(1)})
     write_eval(tmp_path, "luspo", 0, {"AMC23": of_first(1)}, controlled={"data.train_batch_size": 32})
     with pytest.raises(AnalysisError, match=r"not matched: .*data\.train_batch_size"):
-        paper_table(2, load_runs(tmp_path, cache=False), PUBLISHED)
+        paper_table(2, load_runs(tmp_path), PUBLISHED)
 
 
 def write_lengths(root: Path, arm: str, lengths: Sequence[float], experiment: str, **run: Any) -> None:
@@ -244,7 +244,7 @@ def write_lengths(root: Path, arm: str, lengths: Sequence[float], experiment: st
 def test_lengths_of_the_last_validation(tmp_path: Path) -> None:
     write_lengths(tmp_path, "gspo", [2000, 3000, 4000], "text_dense")
     write_lengths(tmp_path, "luspo", [2000, 6000, 16000], "text_dense")
-    rows = by_label(paper_table(4, load_runs(tmp_path, cache=False), PUBLISHED))
+    rows = by_label(paper_table(4, load_runs(tmp_path), PUBLISHED))
     gspo = rows["text-dense", "text_dense", "gspo"]
     assert gspo["ours"].text == "3000 [516, 5484] (3)"  # 3000 -+ 4.303 * 1000 / sqrt 3
     assert gspo["ours - published"].text == "+389"  # 2611
@@ -258,13 +258,13 @@ def test_small_experiments_show_the_validation_or_benchmarks(tmp_path: Path) -> 
     write_lengths(tmp_path, "gspo", [20, 20], "tiny")
     write_lengths(tmp_path, "luspo", [30, 30], "tiny")
     write_lengths(tmp_path, "gspo", [20], "text_dense")
-    rows = by_label(benchmark_table(load_runs(tmp_path, cache=False)))
+    rows = by_label(benchmark_table(load_runs(tmp_path)))
     assert list(rows) == [("tiny", "gspo"), ("tiny", "luspo"), ("tiny", "luspo against gspo")]
     assert rows["tiny", "gspo"]["validation accuracy (%)"].text == "50.0 (2)"
     assert rows["tiny", "luspo against gspo"]["validation accuracy (%)"].text == "+0.0 (2)"
     assert rows["tiny", "luspo against gspo"]["validation length (tokens)"].text == "1.50 x (2)"
     write_eval(tmp_path, "gspo", 0, {"sums": of_first(1)}, experiment="smollm2")
-    found = benchmark_table(load_runs(tmp_path, cache=False))
+    found = benchmark_table(load_runs(tmp_path))
     rows = by_label(found)
     assert found.columns[2:] == ("sums", "Avg", "validation accuracy (%)", "validation length (tokens)")
     assert rows["smollm2", "gspo"]["sums"].mean == rows["smollm2", "gspo"]["Avg"].mean == 25
@@ -287,7 +287,7 @@ def settings(arm: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
 def test_settings_show_treatment_what_is_held_equal_and_count_the_rest(tmp_path: Path) -> None:
     for arm in ("gspo", "luspo"):
         write_run(tmp_path, {"response_length": [1.0]}, **settings(arm))
-    found = settings_table(load_runs(tmp_path, cache=False))
+    found = settings_table(load_runs(tmp_path))
     rows = by_label(found)
     assert found.columns == ("kind", "setting", "gspo", "luspo")
     loss = rows["treatment", "actor_rollout_ref.actor.policy_loss.loss_mode"]
@@ -310,7 +310,7 @@ def test_settings_hide_no_difference(tmp_path: Path) -> None:
     changed["trainer.save_freq"] = 30
     luspo = settings("luspo", execution={}, controlled=changed, fingerprint="other", hardware={"device": "H100"})
     write_run(tmp_path, {"response_length": [1.0]}, **luspo)
-    found = settings_table(load_runs(tmp_path, cache=False))
+    found = settings_table(load_runs(tmp_path))
     rows = by_label(found)
     assert rows["runs", "seeds"]["gspo"].text == "0, 1"
     assert rows["versions", "verl"]["gspo"].text == "0.9.1 (1), 0.9.2 (1)"
@@ -323,7 +323,7 @@ def test_settings_hide_no_difference(tmp_path: Path) -> None:
 
 def test_settings_of_one_arm_show_the_whole_treatment_and_of_two_experiments_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path, {"response_length": [1.0]}, **settings("gspo"))
-    assert ("treatment", "algorithm.adv_estimator") in by_label(settings_table(load_runs(tmp_path, cache=False)))
+    assert ("treatment", "algorithm.adv_estimator") in by_label(settings_table(load_runs(tmp_path)))
     write_run(tmp_path, {"response_length": [1.0]}, experiment="other")
     with pytest.raises(AnalysisError, match="of one experiment; the runs are of other, tiny"):
-        settings_table(load_runs(tmp_path, cache=False))
+        settings_table(load_runs(tmp_path))

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
+from model_files import write_data, write_model
 
 from harness.config import ConfigError
 from harness.doctor.rules import check
@@ -15,28 +15,6 @@ ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
 MODEL = "actor_rollout_ref.model.path"
 Flat = Callable[..., dict[str, Any]]
-
-
-def write_data(path: Path, indices: list[Any], **columns: Any) -> str:
-    frame = pd.DataFrame(
-        {
-            "data_source": "tiny",
-            "prompt": [[{"role": "user", "content": "1 + 1 ="}]] * len(indices),
-            "reward_model": [{"ground_truth": "2"}] * len(indices),
-            "extra_info": [{"index": index, "split": "train"} for index in indices],
-            **columns,
-        }
-    )
-    frame.drop(columns=[name for name, value in columns.items() if value is None]).to_parquet(path)
-    return str(path)
-
-
-def write_model(folder: Path, without: tuple[str, ...] = ()) -> str:
-    folder.mkdir()
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        if name not in without:
-            (folder / name).write_text("{}")
-    return str(folder)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ the sum over sequences by the global batch size. Derivative of a sequence's term
 -A s (luspo), over |y| for the averaging ones, and 0 where clipped.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-
-LENGTHS = (1, 7, 4, 9, 0, 3, 9, 2, 5, 6, 8, 3)  # 0: a fully masked row
-WIDTH = 10
-RANGES = {"token": (0.2, 0.28), "sequence": (3e-3, 4e-3)}  # of the experiment tiny
-# Row's mean log-ratio in units of its range: below, inside, above, with advantages of both signs and 0.
-POSITIONS = (-2.0, 2.0, 0.5, -0.5, 3.0, 0.0, -3.0, 1.5, -1.5, 2.5, 0.3, -2.0)
-ADVANTAGES = (1.3, 0.7, -0.4, -2.1, 1.0, 0.9, -0.6, -1.1, 0.8, 1.9, 0.0, -0.2)
+from loss_batches import ADVANTAGES, LENGTHS, RANGES, WIDTH, Batch, installed, ragged_batch
 
 
 @dataclass(frozen=True)
@@ -51,40 +44,11 @@ TOLERANCE = {algo: 2e-8 if form.average else 1e-12 for algo, form in FORMS.items
 
 
 @dataclass(frozen=True)
-class Batch:
-    old: torch.Tensor
-    new: torch.Tensor
-    advantages: torch.Tensor
-    mask: torch.Tensor
-
-    def rows(self, part: slice) -> "Batch":
-        return Batch(self.old[part], self.new[part], self.advantages[part], self.mask[part])
-
-
-@dataclass(frozen=True)
 class Expected:
     value: float
     gradient: list[list[float]]
     clipped: list[list[bool]]
     sides: dict[str, int]  # clipped tokens below and above the range
-
-
-def ragged_batch(ratio: str, seed: int = 0) -> Batch:
-    """Rows on every side of the range; what lies under the padding is garbage."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def noise(scale: float) -> torch.Tensor:
-        return scale * torch.randn(len(LENGTHS), WIDTH, generator=generator, dtype=torch.float64)
-
-    old, mask = -1.5 + noise(0.3), torch.zeros(len(LENGTHS), WIDTH, dtype=torch.bool)
-    log_ratio, advantages = noise(3.0), noise(2.0)
-    for row, (length, position, advantage) in enumerate(zip(LENGTHS, POSITIONS, ADVANTAGES, strict=True)):
-        mask[row, :length] = True
-        advantages[row, :length] = advantage
-        width = RANGES[ratio][position > 0]
-        spread = noise(0.3 if ratio == "token" else 0.01)[row, :length]
-        log_ratio[row, :length] = spread - spread.mean() + position * width if length else spread
-    return Batch(old, old + log_ratio, advantages, mask)
 
 
 def by_hand(form: Form, batch: Batch, global_batch_size: int, dp_size: int = 1) -> Expected:
@@ -110,31 +74,6 @@ def by_hand(form: Form, batch: Batch, global_batch_size: int, dp_size: int = 1) 
             sides["low"] += below
             sides["high"] += above
     return Expected(value, gradient, clipped, sides)
-
-
-def installed(config: Any, batch: Batch, global_batch_size: int | None, dp_size: int = 1, **more: Any) -> Any:
-    """(value, gradient, metrics) of the registered loss, called as verl's ppo_loss calls it."""
-    from verl.trainer.ppo.core_algos import get_policy_loss_fn
-
-    config = copy.deepcopy(config)
-    config.global_batch_info.update(
-        dp_size=dp_size,
-        batch_num_tokens=sum(LENGTHS),
-        global_batch_size=global_batch_size,
-        loss_scale_factor=config.loss_scale_factor,
-    )
-    leaf = batch.new.clone().requires_grad_(True)
-    value, metrics = get_policy_loss_fn(config.policy_loss.loss_mode)(
-        old_log_prob=batch.old,
-        log_prob=leaf,
-        advantages=batch.advantages,
-        response_mask=batch.mask,
-        loss_agg_mode=config.loss_agg_mode,
-        config=config,
-        **more,
-    )
-    (gradient,) = torch.autograd.grad(value, leaf)
-    return value.detach(), gradient, metrics
 
 
 def case(algo: str) -> tuple[Form, Batch]:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from loss_batches import ADVANTAGES, LENGTHS, WIDTH, Batch, installed, ragged_batch
+from model_files import write_data, write_model
+from recorded_rows import GLOBAL_BATCH, make_rows, record
 from scipy.stats import norm
-from test_losses import ADVANTAGES, LENGTHS, WIDTH, Batch, installed, ragged_batch
-from test_recording import GLOBAL_BATCH, make_rows, record
-from test_rules import write_data, write_model
 
 ACTOR = "actor_rollout_ref.actor"
 TINY = (3e-3, 4e-3)  # the experiment's range for sequence-level losses
@@ -166,7 +166,7 @@ def test_fspo_clips_only_the_side_that_the_advantage_pushes_to(
 
 def test_fspo_clips_responses_of_every_length_equally_often(actor: Callable[..., Any]) -> None:
     """The paper's reason: log-ratios of tokens that are independent add up to a normal S of deviation sigma sqrt|y|."""
-    from harness.plugin.losses import fspo_range
+    from harness.losses.fspo import fspo_range
 
     config, sigma, draws = actor("algo=fspo", "clip=symmetric"), 0.01, 20_000
     c = sum(TINY) / 2 * math.sqrt(REFERENCE)
@@ -183,7 +183,7 @@ def test_fspo_clips_responses_of_every_length_equally_often(actor: Callable[...,
 
 
 def test_fspo_and_gspo_clip_alike_at_the_reference_length(actor: Callable[..., Any]) -> None:
-    from harness.plugin.losses import fspo_range
+    from harness.losses.fspo import fspo_range
 
     low, high = fspo_range(actor("algo=fspo"), torch.tensor([REFERENCE, 4 * REFERENCE]))
     means = [bound.log() / torch.tensor([REFERENCE, 4 * REFERENCE]) for bound in (low, high)]
@@ -200,7 +200,7 @@ def test_fspo_refuses_an_aggregation_that_is_not_a_sum_over_the_sequence(actor: 
 def test_fspos_hyper_parameters_are_a_class_of_its_own_and_nothing_else_passes(actor: Callable[..., Any]) -> None:
     from hydra.errors import InstantiationException
 
-    from harness.plugin.losses import FSPOConfig
+    from harness.losses.fspo_config import FSPOConfig
 
     loss = actor("algo=fspo").policy_loss
     assert isinstance(loss, FSPOConfig)
@@ -274,8 +274,8 @@ def test_a_clip_range_means_what_it_says_or_is_refused(
     [
         ("gmpo", {"use_dynamic_bsz": True}, "geo_mean .*use_dynamic_bsz=true"),
         ("gmpo", {"ppo_micro_batch_size_per_gpu": 8}, "geo_mean .* 4 times .*ppo_micro_batch_size_per_gpu=32"),
-        ("gmpo", {"loss_agg_mode": "seq-mean-token-sum"}, "geo_mean .*ignores .*seq-mean-token-sum"),
-        ("sapo", {"loss_agg_mode": "token-mean"}, "sapo .*ignores .*token-mean; set it to seq-mean-token-mean"),
+        ("gmpo", {"loss_agg_mode": "seq-mean-token-sum"}, "geo_mean with .*=seq-mean-token-sum is another loss, or verl ignores the key"),
+        ("sapo", {"loss_agg_mode": "token-mean"}, "sapo with .*=token-mean is another loss, or .*; set it to seq-mean-token-mean"),
         ("sapo", {"policy_loss.tau_pos": 2.0}, r"sapo reads .*actor\.tau_pos and"),
         ("cispo", {"clip_ratio_low": 0.2}, "cispo .*clip_ratio_low=0.2 .*value of 1"),
         ("dr_grpo", {"loss_scale_factor": None}, "loss_scale_factor must be a number of tokens"),
@@ -309,7 +309,7 @@ def test_a_setting_that_a_loss_would_ignore_is_refused(
 def test_the_probe_measures_the_formulas_pull(actor: Callable[..., Any], algo: str, short: float, long: float) -> None:
     from harness.plugin import probe
 
-    assert probe.response_pulls(actor(f"algo={algo}")) == pytest.approx([short, long], rel=1e-5)
+    assert probe.gradient_weights(actor(f"algo={algo}")) == pytest.approx([short, long], rel=1e-5)
     probe.check(actor(f"algo={algo}"))
 
 
@@ -380,11 +380,12 @@ def test_recorded_columns_mean_the_same_for_every_loss(actor: Callable[..., Any]
 
 @pytest.mark.parametrize("algo", ["sapo", "cispo"])
 def test_metrics_that_do_not_exist_for_a_loss_are_missing(actor: Callable[..., Any], algo: str) -> None:
+    from harness.losses.registry import spec_of
     from harness.plugin.metrics import frame, step_metrics
 
     rows = record(actor(f"algo={algo}"), make_rows("token"))
-    metrics = step_metrics(frame(rows * 2, step=1, rows_per_update=len(rows)), algo)
-    found = {name for name in metrics if name.startswith(("clip_", "outside_"))}
+    metrics = step_metrics(frame(rows * 2, step=1, rows_per_update=len(rows)), spec_of(algo))
+    found = {name for name in metrics if name.startswith(("clip_", "out_of_range_"))}
     assert found == ({"out_of_range_low_frac", "out_of_range_high_frac"} if algo == "cispo" else set())
     assert "onpolicy_log_ratio_rms" in metrics
 

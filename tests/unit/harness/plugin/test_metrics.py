@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.losses.registry import spec_of
 from harness.plugin.metrics import clip_metrics, frame, step_metrics, validation_metrics
 
 PER_UPDATE, UPDATES, GROUP = 12, 4, 4
@@ -134,7 +135,7 @@ def expected_step_metrics(rows: list[Row]) -> dict[str, float]:
 @pytest.mark.parametrize("loss_mode", ["vanilla", "gspo", "luspo"])
 def test_step_metrics_are_those_of_a_plain_recomputation(loss_mode: str, seed: int, padding: int) -> None:
     rows = random_rows(seed, padding)
-    metrics = step_metrics(frame(rows, step=7, rows_per_update=PER_UPDATE), loss_mode)
+    metrics = step_metrics(frame(rows, step=7, rows_per_update=PER_UPDATE), spec_of(loss_mode))
     kept = with_updates(rows)
     expected = expected_step_metrics(kept) | expected_clip_metrics(kept)
     assert set(expected) | {"out_of_range_low_frac", "out_of_range_high_frac"} <= set(metrics)
@@ -145,7 +146,7 @@ def test_step_metrics_are_those_of_a_plain_recomputation(loss_mode: str, seed: i
 @pytest.mark.parametrize("seed", range(3))
 def test_outside_counts_every_response_whatever_its_advantage(seed: int) -> None:
     rows = random_rows(seed)
-    metrics = clip_metrics(frame(rows, 1, PER_UPDATE), "gspo")
+    metrics = clip_metrics(frame(rows, 1, PER_UPDATE), spec_of("gspo"))
     later = [row for row in with_updates(rows) if row["update"] > 1]
     assert metrics["out_of_range_low_frac"] == pytest.approx(pooled(later, "out_of_range_low"))
     assert metrics["out_of_range_high_frac"] == pytest.approx(pooled(later, "out_of_range_high"))
@@ -178,34 +179,34 @@ def test_rows_that_are_no_whole_number_of_updates_are_refused(rows: int) -> None
 @pytest.mark.parametrize("loss_mode", ["vanilla", "gspo", "cispo"])
 def test_one_update_reports_nothing_about_clipping(loss_mode: str) -> None:
     sequences = frame(random_rows(seed=2), 1, rows_per_update=PER_UPDATE * UPDATES)
-    metrics = step_metrics(sequences, loss_mode)
+    metrics = step_metrics(sequences, spec_of(loss_mode))
     assert not [name for name in metrics if name.startswith(("clip_", "outside_"))]
     assert "onpolicy_log_ratio_rms" in metrics
 
 
 def test_clip_fractions_are_missing_where_every_advantage_is_0() -> None:
     rows = [{**row, "advantage": 0.0, "clipped": 0} for row in random_rows(seed=3)]
-    assert not [name for name in step_metrics(frame(rows, 1, PER_UPDATE), "gspo") if name.startswith("clip_")]
+    assert not [name for name in step_metrics(frame(rows, 1, PER_UPDATE), spec_of("gspo")) if name.startswith("clip_")]
 
 
 @pytest.mark.parametrize(("sign", "missing"), [(1, "clip_frac_neg"), (-1, "clip_frac_pos")])
 def test_clip_fraction_within_a_sign_is_missing_without_that_sign(sign: int, missing: str) -> None:
     rows = [{**row, "advantage": sign * abs(row["advantage"])} for row in random_rows(seed=4)]
-    metrics = step_metrics(frame(rows, 1, PER_UPDATE), "luspo")
+    metrics = step_metrics(frame(rows, 1, PER_UPDATE), spec_of("luspo"))
     assert missing not in metrics
     assert {"clip_frac_pos", "clip_frac_neg"} - {missing} <= set(metrics)
 
 
 @pytest.mark.parametrize("loss_mode", ["cispo", "sapo"])
 def test_losses_whose_gradient_is_never_0_have_no_clip_fraction(loss_mode: str) -> None:
-    metrics = step_metrics(frame(random_rows(seed=5), 1, PER_UPDATE), loss_mode)
+    metrics = step_metrics(frame(random_rows(seed=5), 1, PER_UPDATE), spec_of(loss_mode))
     assert not [name for name in metrics if name.startswith("clip_")]
 
 
 def test_cispo_reports_what_is_outside_and_sapo_which_has_no_range_does_not() -> None:
     sequences = frame(random_rows(seed=5), 1, PER_UPDATE)
-    assert {"out_of_range_low_frac", "out_of_range_high_frac"} <= set(clip_metrics(sequences, "cispo"))
-    assert set(clip_metrics(sequences, "sapo")) == {"onpolicy_log_ratio_rms"}
+    assert {"out_of_range_low_frac", "out_of_range_high_frac"} <= set(clip_metrics(sequences, spec_of("cispo")))
+    assert set(clip_metrics(sequences, spec_of("sapo"))) == {"onpolicy_log_ratio_rms"}
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,7 @@ def test_cispo_reports_what_is_outside_and_sapo_which_has_no_range_does_not() ->
 def test_a_value_that_does_not_exist_is_missing_and_not_nan(
     column: str, value: Any, missing: str, present: str
 ) -> None:
-    metrics = step_metrics(frame([{**row, column: value} for row in random_rows(6)], 1, PER_UPDATE), "gspo")
+    metrics = step_metrics(frame([{**row, column: value} for row in random_rows(6)], 1, PER_UPDATE), spec_of("gspo"))
     assert missing not in metrics
     assert present in metrics
     assert all(math.isfinite(number) for number in metrics.values())
@@ -229,7 +230,7 @@ def test_a_value_that_does_not_exist_is_missing_and_not_nan(
 
 def test_responses_without_a_verdict_are_neither_right_nor_wrong() -> None:
     rows = [{**row, "accuracy": math.nan} for row in random_rows(seed=6)]
-    metrics = step_metrics(frame(rows, 1, PER_UPDATE), "gspo")
+    metrics = step_metrics(frame(rows, 1, PER_UPDATE), spec_of("gspo"))
     assert not {"accuracy", "response_length_correct", "response_length_incorrect"} & set(metrics)
 
 
@@ -237,12 +238,12 @@ def test_runs_that_record_no_rollout_gap_have_none() -> None:
     rows = [
         {name: value for name, value in row.items() if name != "rollout_logprob_diff"} for row in random_rows(seed=7)
     ]
-    assert "rollout_logprob_diff" not in step_metrics(frame(rows, 1, PER_UPDATE), "gspo")
+    assert "rollout_logprob_diff" not in step_metrics(frame(rows, 1, PER_UPDATE), spec_of("gspo"))
 
 
 def test_windows_of_steps_pool_exactly_from_the_recorded_sums() -> None:
     steps = [random_rows(seed) for seed in range(3)]
-    metrics = [step_metrics(frame(rows, i, PER_UPDATE), "gspo") for i, rows in enumerate(steps)]
+    metrics = [step_metrics(frame(rows, i, PER_UPDATE), spec_of("gspo")) for i, rows in enumerate(steps)]
     together = [row for rows in steps for row in with_updates(rows)]
     expected = expected_clip_metrics(together)
     token = sum(one["clip_tokens"] for one in metrics) / sum(one["clip_tokens_of"] for one in metrics)
@@ -256,7 +257,7 @@ def test_sequence_level_clip_fraction_is_the_share_of_clipped_responses() -> Non
     for i, row in enumerate(rows):
         row["clipped"] = row["tokens"] if i % 3 == 0 and row["advantage"] != 0 else 0
     later = [row for row in with_updates(rows) if row["update"] > 1 and row["advantage"] != 0]
-    metrics = clip_metrics(frame(rows, 1, PER_UPDATE), "gspo")
+    metrics = clip_metrics(frame(rows, 1, PER_UPDATE), spec_of("gspo"))
     assert metrics["clip_frac_seq"] == pytest.approx(mean([row["clipped"] > 0 for row in later]))
 
 

@@ -29,7 +29,9 @@ def patch_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[..., 
     """Put another function under a name of verl's registry, for the time of a test."""
     from verl.trainer.ppo import core_algos
 
-    import harness.plugin.losses  # noqa: F401  (registers)
+    from harness.losses.registry import register_losses
+
+    register_losses()
 
     return lambda name, loss: monkeypatch.setitem(core_algos.POLICY_LOSS_REGISTRY, name, loss)
 
@@ -52,10 +54,10 @@ def test_accepts_every_algorithm_of_the_configuration(actor: Callable[..., Any],
         ("luspo_norm", SHORT / 32, LONG / 32),
     ],
 )
-def test_measured_pull_is_the_formula(actor: Callable[..., Any], algo: str, short: float, long: float) -> None:
+def test_measured_weight_is_the_formula(actor: Callable[..., Any], algo: str, short: float, long: float) -> None:
     from harness.plugin import probe
 
-    assert probe.response_pulls(actor(f"algo={algo}")) == pytest.approx([short, long], rel=1e-5)
+    assert probe.gradient_weights(actor(f"algo={algo}")) == pytest.approx([short, long], rel=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-sum-norm"])

@@ -1,0 +1,35 @@
+"""Small JSON files: written whole or not at all, read with one line that names the file where that fails."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class RunDirError(Exception):
+    """A run directory that cannot be read; the message is one line that names the file."""
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write atomically: a reader sees the old content or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    draft.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small JSON file; raises ``RunDirError`` where it is missing or torn."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RunDirError(f"{path}: missing; is this a run directory?") from None
+    except ValueError as error:
+        raise RunDirError(f"{path}: not valid JSON ({error})") from None
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """Sixteen hex digits that say how an evaluation was sampled and graded: of all its settings but the step."""
+    content = json.dumps({key: value for key, value in settings.items() if key != "step"}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
