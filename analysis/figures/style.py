@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +81,15 @@ def leave_empty(ax: Axes, title: str, text: str = "not recorded") -> None:
 
 
 def line_styles(algos: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """For each arm ``color`` and ``linestyle``: colour by algorithm, another line style for its further arms."""
-    others = dict(zip(sorted(set(algos) - set(COLOURS)), cycle(OTHER_COLOURS), strict=False))
+    """For each arm ``color`` and ``linestyle``: colour by algorithm, another line style for its further arms.
+
+    Of more unknown algorithms than there are colours, those that share a colour differ in their line style.
+    """
+    others = {algo: divmod(at, len(OTHER_COLOURS)) for at, algo in enumerate(sorted(set(algos) - set(COLOURS)))}
     for at, algo in enumerate(algos):
-        line = LINE_STYLES[algos[:at].count(algo) % len(LINE_STYLES)]
-        yield {"color": COLOURS.get(algo) or others[algo], "linestyle": line}
+        again, colour = others.get(algo, (0, 0))
+        line = LINE_STYLES[(algos[:at].count(algo) + again) % len(LINE_STYLES)]
+        yield {"color": COLOURS.get(algo) or OTHER_COLOURS[colour], "linestyle": line}
 
 
 def draw_band(ax: Axes, summary: pd.DataFrame, colour: str) -> None:

@@ -274,8 +274,16 @@ def test_a_clip_range_means_what_it_says_or_is_refused(
     [
         ("gmpo", {"use_dynamic_bsz": True}, "geo_mean .*use_dynamic_bsz=true"),
         ("gmpo", {"ppo_micro_batch_size_per_gpu": 8}, "geo_mean .* 4 times .*ppo_micro_batch_size_per_gpu=32"),
-        ("gmpo", {"loss_agg_mode": "seq-mean-token-sum"}, "geo_mean with .*=seq-mean-token-sum is another loss, or verl ignores the key"),
-        ("sapo", {"loss_agg_mode": "token-mean"}, "sapo with .*=token-mean is another loss, or .*; set it to seq-mean-token-mean"),
+        (
+            "gmpo",
+            {"loss_agg_mode": "seq-mean-token-sum"},
+            "geo_mean with .*=seq-mean-token-sum is another loss, or verl ignores the key",
+        ),
+        (
+            "sapo",
+            {"loss_agg_mode": "token-mean"},
+            "sapo with .*=token-mean is another loss, or .*; set it to seq-mean-token-mean",
+        ),
         ("sapo", {"policy_loss.tau_pos": 2.0}, r"sapo reads .*actor\.tau_pos and"),
         ("cispo", {"clip_ratio_low": 0.2}, "cispo .*clip_ratio_low=0.2 .*value of 1"),
         ("dr_grpo", {"loss_scale_factor": None}, "loss_scale_factor must be a number of tokens"),
