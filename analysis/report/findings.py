@@ -15,14 +15,31 @@ BASIS = {  # the bases of a comparison, in the words of a reader
     "token-matched": "after equal numbers of tokens",
     "movement-matched": "after equal movement of the policy (summed KL)",
 }
-VERDICTS = {"undecided": "inconclusive", "negligible": "no difference"}
+SENTENCES = {  # of the claims that need the paper, or their other rows, to be understood: by id and row
+    ("C6", ""): "clipping whole sequences (GSPO) clips more tokens than clipping tokens (GRPO)",
+    ("C7", "GSPO"): "under GSPO more responses with negative than with positive advantage are clipped",
+    ("C7", "less with a symmetric range"): "that excess under GSPO is smaller where the clip range is symmetric",
+    ("C8", "GSPO"): "responses with positive advantage weigh more than half in GSPO's gradient",
+    ("C8", "negligible under GRPO"): "responses with positive advantage weigh half in GRPO's gradient",
+    ("C9", "GSPO"): "GSPO's loss favours short responses, beyond what the reward asks for",
+    ("C9", "LUSPO unbiased"): "LUSPO's loss favours neither short nor long responses",
+    ("C10", ""): "the more often a prompt is solved, the more GSPO pushes its responses to be short",
+    ("C11", "equal steps"): "LUSPO's training accuracy is higher than GSPO's after equal steps",
+    ("C11", "equal tokens"): "LUSPO's training accuracy is higher than GSPO's after equal tokens",
+    ("C11", "equal steps, early"): "LUSPO's training accuracy is higher early in training, after equal steps",
+    ("C11", "equal tokens, early"): "LUSPO's training accuracy is higher early in training, after equal tokens",
+}
+UNITS = (" x", " times"), (" sd of length", " sd")  # what a claim's text calls them, what the table does
 
 
 def findings(report: Report) -> str:
-    """Up to three sentences as a Markdown list: length, accuracy, and what a single seed is worth."""
+    """Three findings as a Markdown list: length, accuracy, and what a single seed is worth.
+
+    What the runs that were read cannot say is said to be missing, so that a README of fewer runs is no less true.
+    """
     content = report["experiments"].get(EXPERIMENT, {})
     said = [_length(content), _accuracy(content), _seeds(report)]
-    return "\n".join(wrapped(f"- {text}", "  ") for text in said if text) or NOT_RUN.format(EXPERIMENT)
+    return "\n".join(wrapped(f"- {text}", "  ") for text in dict.fromkeys(said))
 
 
 def wrapped(text: str, indent: str = "") -> str:
@@ -31,71 +48,88 @@ def wrapped(text: str, indent: str = "") -> str:
 
 
 def tested_claims(report: Report) -> str:
-    """The claims that were decided, one line each: what the paper says, on which task, the verdict, the estimate."""
-    lines = ["| what the paper claims | tried on | verdict | estimate |", "|---|---|---|---|"]
+    """The claims that were decided, one line each in words that need no other page; those not tested are left out."""
+    lines = ["| what the paper claims | task | verdict | estimate [interval] |", "|---|---|---|---|"]
     for result in report["claims"]:
         if not result["n"] or result["verdict"] == "not tested":
             continue
-        claim = result["claim"].partition(" (")[0] + (f": {result['row']}" if result["row"] else "")
-        verdict = VERDICTS.get(result["verdict"], result["verdict"])
-        estimate = result["text"].replace(" x", "", 1) if result["unit"] == "ratio" else result["text"]
-        lines.append(f"| {claim} ({result['id']}) | {result['experiment']} | {verdict} | {estimate} |")
+        estimate = result["text"]
+        for told, shown in UNITS:
+            estimate = estimate.replace(told, shown, 1)
+        sentence = f"{_sentence(result)} ({result['id']})"
+        lines.append(f"| {sentence} | {result['experiment']} | {result['verdict']} | {estimate} |")
     if len(lines) == 2:
         return NOT_RUN.format(EXPERIMENT)
     note = (
-        "A ratio is the first loss over the second. In brackets: Student-t interval over runs paired by seed, 95 %, "
-        "and wider for the primary claims, by Holm's correction. `inconclusive`: the runs allow both. The rules were "
-        "written before the runs: `results/paper/claims.yaml`."
+        "*undecided*: the runs allow both. *negligible*: smaller than the size that the claim's rule asks for. An "
+        "estimate in *times* is a ratio, in *points* a difference in percentage points, in *sd* one of mean length in "
+        "standard deviations of length. The intervals are Student's t over runs paired by seed, 95 %; for the primary "
+        f"claims ({', '.join(_primary(report))}) wider, by Holm's correction for several tests."
     )
     return "\n".join(lines) + f"\n\n{wrapped(note)}"
+
+
+def _sentence(result: Report) -> str:
+    """The claim in plain words; the file's own where there are no plainer ones."""
+    own = result["claim"].partition(" (")[0] + (f": {result['row']}" if result["row"] else "")
+    return SENTENCES.get((result["id"], result["row"])) or str(own)
+
+
+def _primary(report: Report) -> list[str]:
+    return list(dict.fromkeys(result["id"] for result in report["claims"] if result["primary"]))
 
 
 def _length(content: Report) -> str:
     """LUSPO's length over GSPO's, and its two factors from the 2 x 2 of losses where that was run."""
     whole = _fair(content, "response length").get("config-matched")
     if not whole:
-        return ""
+        return NOT_RUN.format(EXPERIMENT)
     times = f"{_ratio(whole)} times as long as GSPO's"
     text = f"**LUSPO's responses end {times}**, at equal settings, {whole['n']} seeds each."
     parts = {part["part"]: part for part in content.get("attribution", ()) if part["n"]}
     alone, rest = parts.get("of it 1/|y|"), parts.get("of it ratio and clip by sequence")
-    if alone and rest:
-        text += (
-            f" Dropping the factor 1/|y| alone, as between GRPO and GRPO summed over tokens, gives {_ratio(alone)}. "
-            f"The other {_ratio(rest)} appear only where ratio and clip are of whole sequences."
-        )
-    return text
+    if not alone or not rest:
+        return f"{text} What part of the loss does it was not tried: that needs also the losses `grpo` and `grpo_sum`."
+    return (
+        f"{text} Dropping the factor 1/|y| alone, as from GRPO to GRPO summed over tokens, gives {_ratio(alone)}. The "
+        f"remaining factor of {_ratio(rest)} appears only where ratio and clip are of whole sequences."
+    )
 
 
 def _accuracy(content: Report) -> str:
     """The difference of training accuracy on each basis of comparison; the headline follows from the intervals."""
     on = {name: one for name, one in _fair(content, "accuracy").items() if one["low"] is not None}
     if not on:
-        return ""
-    above, below = all(one["low"] > 0 for one in on.values()), all(one["high"] < 0 for one in on.values())
-    first = (
-        "LUSPO is more accurate"
-        if above
-        else "LUSPO is less accurate"
-        if below
-        else "Whether the longer responses are better depends on what is held equal"
-    )
+        return NOT_RUN.format(EXPERIMENT)
+    above, below = ([one["low"] > 0 for one in on.values()], [one["high"] < 0 for one in on.values()])
+    if all(above) or all(below):
+        first = f"LUSPO is {'more' if all(above) else 'less'} accurate"
+    elif any(above) or any(below):
+        first = "Whether the longer responses are better depends on what is held equal"
+    else:
+        first = "These runs show no difference in accuracy"
     text = ", ".join(f"{_points(one)} {BASIS[name]}" for name, one in on.items())
     return f"**{first}.** LUSPO's training accuracy minus GSPO's, in percentage points: {text}."
 
 
 def _seeds(report: Report) -> str:
     """How far single seeds of one contrast lie apart, where there are too few for a verdict."""
-    for one in report["claims"]:
-        if (one["id"], one["experiment"]) == ("C1", SEEDS_EXPERIMENT) and one["n"] > 1 and one["low"] is not None:
-            values = [three_digits(value) for value in one["values"].values()]
-            steps = report["experiments"][SEEDS_EXPERIMENT]["steps"][-1]
-            return (
-                f"**One seed says nothing.** On the real model SmolLM2-135M, {steps} steps, the same ratio of lengths "
-                f"is {', '.join(values[:-1])} and {values[-1]} for {len(values)} seeds: together anything from "
-                f"{three_digits(one['low'])} to {three_digits(one['high'])}."
-            )
-    return ""
+    (one,) = [r for r in report["claims"] if (r["id"], r["experiment"]) == ("C1", SEEDS_EXPERIMENT)] or [{"n": 0}]
+    if not one["n"]:
+        return NOT_RUN.format(SEEDS_EXPERIMENT)
+    values = [three_digits(value) for value in one["values"].values()]
+    steps = report["experiments"][SEEDS_EXPERIMENT]["steps"][-1]
+    text = f"**One seed says nothing.** On the real model SmolLM2-135M, {steps} steps, the same ratio of lengths is "
+    if one["low"] is None:
+        return f"{text}{' and '.join(values)} for {_counted(values)}, too few for an interval."
+    return (
+        f"{text}{', '.join(values[:-1])} and {values[-1]} for {_counted(values)}: together anything from "
+        f"{three_digits(one['low'])} to {three_digits(one['high'])}."
+    )
+
+
+def _counted(values: list[str]) -> str:
+    return "1 seed" if len(values) == 1 else f"{len(values)} seeds"
 
 
 def _fair(content: Report, quantity: str) -> dict[str, Report]:

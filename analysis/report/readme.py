@@ -5,8 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.figures.headline import headline, said_of
-from analysis.figures.style import save
+from analysis.figures.headline import headline, said_of, save_headline
 from analysis.report.findings import findings, tested_claims, wrapped
 from analysis.report.numbers import Report, build_report
 from analysis.report.sections import arms_table, contrast_tables
@@ -61,6 +60,15 @@ def replace_block(text: str, name: str, block: str) -> str:
     return f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
 
 
+def out_of_date(text: str, page: str, report: Report, claims: Claims) -> list[str]:
+    """What ``make readme`` would change, and writes nothing: names of the README's blocks, and the page of results.
+
+    text: the README; page: docs/results.md. For the test that both say what the runs say.
+    """
+    names = [name for name, block in blocks(report).items() if replace_block(text, name, block) != text]
+    return names + [str(RESULTS)] * (page != results_page(report, claims))
+
+
 def write_readme(
     runs: Runs, readme: Path, report_file: Path = REPORT, figure: Path = FIGURE, results: Path = RESULTS
 ) -> list[Path]:
@@ -77,7 +85,7 @@ def write_readme(
     if _counts(report):
         part = runs.select(experiment=FIGURE_EXPERIMENT, arm=FIGURE_ARMS)
         require_matched(part)
-        images = save(headline(part.metrics), figure.with_suffix(""))
+        images = [save_headline(headline(part.metrics), figure)]
     for name, block in blocks(report).items():
         text = replace_block(text, name, block)
     write_json(report_file, report)
@@ -118,7 +126,9 @@ def _figure(report: Report) -> str:
         return f"*No figure: no run of the experiment {FIGURE_EXPERIMENT} was read.*"
     alt = "Mean response length by training step, a line with a band for each loss"
     content = report["experiments"][FIGURE_EXPERIMENT]
-    return f"![{alt}]({FIGURE})\n\n" + wrapped(f"*Task {FIGURE_EXPERIMENT}. {said_of(counts)} {_conditions(content)}*")
+    return f"![{alt}]({FIGURE})\n\n" + wrapped(
+        f"*Task `{FIGURE_EXPERIMENT}`. {said_of(counts)} {_conditions(content)}*"
+    )
 
 
 def _conditions(content: Report) -> str:

@@ -13,6 +13,7 @@ from analysis.paper.audit import audit
 from analysis.paper.published import load_published
 from analysis.paper.tables import benchmark_table, paper_table
 from analysis.report.catalogue import FIGURES, draw_figure, missing
+from analysis.report.missing import missing_for_verdicts
 from analysis.report.numbers import build_report
 from analysis.report.page import Content, Drawn, own_tables, render_page
 from analysis.runs.load import AnalysisError, Runs, require_metric
@@ -78,7 +79,8 @@ def write_report(
     console, view = console or Console(), view or FigureOptions()
     folder = out or REPORTS / name
     with console.status("claims and contrasts") as status:
-        report = build_report(runs, load_claims(), view.varies)
+        claims = load_claims()
+        report = build_report(runs, claims, view.varies)
         figures: dict[str, list[Drawn]] = {experiment: [] for experiment in report["experiments"]}
         absent: dict[str, dict[str, str]] = {experiment: {} for experiment in report["experiments"]}
         for experiment, figure, drawn, reason in _figures(runs, view, FIGURES):
@@ -115,13 +117,15 @@ def write_report(
         page = folder / "index.html"
         page.write_text(render_page(name, report, content), encoding="utf-8")
     shown = sum(map(len, figures.values()))
-    lacking = sum(map(len, absent.values()))
-    console.print(
-        f"wrote {page}: {len(runs.runs)} runs, {shown} figures ({lacking} missing, the page says why), "
-        f"{len(tables)} tables",
-        highlight=False,
-        soft_wrap=True,
-    )
+    lines = [f"wrote {page}: {len(runs.runs)} runs, {shown} figures, {len(tables)} tables"]
+    if lacking := sum(map(len, absent.values())):
+        lines.append(
+            f"{lacking} figures need other runs or records: missing_figures in {folder / 'report.json'} says which"
+        )
+    lines += missing_for_verdicts(report, claims)
+    lines.append(f"open {page} in a browser")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
     return page
 
 

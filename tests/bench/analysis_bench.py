@@ -1,4 +1,4 @@
-"""What the analysis costs: loading with and without the cache, beside the parsers alone, claims, figures, the report.
+"""What the analysis costs: loading (a file a step, a file a run, the parsers alone), claims, figures, report.
 
     python tests/bench/analysis_bench.py [--size small|medium|large ...] [--rounds 3] [--out results/bench]
 
@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -62,12 +63,16 @@ def load(root: Path) -> None:
 
 
 def parse_parquet(root: Path) -> None:
-    """All columns of every sequences file into one table."""
+    """All columns of every file of responses into one table."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    files = sorted(root.rglob("sequences/*.parquet"))
-    pa.concat_tables([pq.ParquetFile(file).read(use_threads=False) for file in files])
+    pa.concat_tables([pq.ParquetFile(file).read(use_threads=False) for file in files_of(root)])
+
+
+def files_of(root: Path) -> list[Path]:
+    """Every file of responses."""
+    return sorted([*root.rglob("sequences/*.parquet"), *root.rglob("sequences.parquet")])
 
 
 def sequences(root: Path) -> None:
@@ -107,20 +112,19 @@ def report(root: Path) -> None:
         write_report(load_runs(root), "bench", Path(folder), console=Console(file=io.StringIO()))
 
 
-# What, how it is measured, whether the cache is there; cold ones fill it for those that follow.
-CASES: dict[str, tuple[Callable[[Path], None], bool]] = {
-    "orjson alone, every line": (parse_json, False),
-    "load_runs, cold": (load, False),
-    "load_runs, cached": (load, True),
-    "pyarrow alone, every sequences file": (parse_parquet, False),
-    "load_runs and all sequences, cold": (sequences, False),
-    "load_runs and all sequences, cached": (sequences, True),
-    "load_runs and the claims' five columns, cached": (five_columns, True),
-    "all claims, cold": (claims, False),
-    "all claims, cached": (claims, True),
-    "all figures, cached": (figures, True),
-    "whole report, cold": (report, False),
-    "whole report, cached": (report, True),
+STEPS, RUN = "steps", "run"  # runs that are not done have a file of responses a step, finished ones have one
+# What, how it is measured, and on which of the two.
+CASES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "orjson alone, every line": (parse_json, RUN),
+    "load_runs": (load, RUN),
+    "pyarrow alone, a file a step": (parse_parquet, STEPS),
+    "pyarrow alone, a file a run": (parse_parquet, RUN),
+    "load_runs and all responses, a file a step": (sequences, STEPS),
+    "load_runs and all responses, a file a run": (sequences, RUN),
+    "load_runs and the claims' five columns": (five_columns, RUN),
+    "all claims": (claims, RUN),
+    "all figures": (figures, RUN),
+    "whole report": (report, RUN),
 }
 
 
@@ -156,29 +160,31 @@ def main() -> None:
 
 def bench(size: Size, rounds: int) -> dict[str, Any]:
     """Every case ``rounds`` times in turn on run directories of this size, which are deleted afterwards."""
+    from harness.run.merge import merge
+    from harness.rundir import find_runs
+
     with tempfile.TemporaryDirectory(prefix="bench-analysis-") as folder:
-        root, cache = Path(folder) / "runs", Path(folder) / "cache"
-        make_runs(root, size)
-        time.sleep(3)  # younger files are not cached
+        roots = {form: Path(folder) / form for form in (STEPS, RUN)}
+        make_runs(roots[STEPS], size)
+        shutil.copytree(roots[STEPS], roots[RUN])
+        for run in find_runs(roots[RUN]):
+            merge(run)
         result: dict[str, Any] = {**asdict(size), "rows": size.runs * size.steps * size.responses}
-        for key, pattern in (("jsonl_bytes", "*.jsonl"), ("parquet_bytes", "sequences/*.parquet")):
-            result[key] = sum(file.stat().st_size for file in root.rglob(pattern))
+        result["jsonl_bytes"] = sum(file.stat().st_size for file in roots[RUN].rglob("*.jsonl"))
+        for form, root in roots.items():
+            result[f"parquet_bytes_{form}"] = sum(file.stat().st_size for file in files_of(root))
         result["cases"] = {case: [] for case in CASES}
         for number in range(1, rounds + 1):
-            for case, (_, warm) in CASES.items():
-                if not warm:
-                    for file in cache.glob("*"):
-                        file.unlink()
-                one = in_fresh_process(case, root, cache)
+            for case, (_, form) in CASES.items():
+                one = in_fresh_process(case, roots[form])
                 result["cases"][case].append(one)
                 print(f"round {number}, {case}: {cell([one])}", flush=True)
     return result
 
 
-def in_fresh_process(case: str, root: Path, cache: Path) -> dict[str, float]:
+def in_fresh_process(case: str, root: Path) -> dict[str, float]:
     command = [sys.executable, __file__, "--case", case, str(root)]
-    environment = {**os.environ, "ANALYSIS_CACHE": str(cache)}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{case} ended with status {done.returncode}:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -228,7 +234,9 @@ def metrics_like(rng: np.random.Generator, size: Size, seed: int, arm: str) -> d
 
     metrics: dict[str, Any] = training_like(size.steps, seed, growth=0.1 * ARMS.index(arm))
     length, clipped = metrics["response_length"], metrics["clip_frac_token"]
-    metrics |= {f"response_length_{part}": length * rng.uniform(0.9, 1.1) for part in ("right", "wrong", "finished")}
+    metrics |= {
+        f"response_length_{part}": length * rng.uniform(0.9, 1.1) for part in ("correct", "incorrect", "finished")
+    }
     metrics |= {f"clip_frac_{sign}": clipped * rng.uniform(0.5, 2) for sign in ("pos", "neg")}
     metrics["tokens"] = length * size.responses
     metrics["cumulative_tokens"] = metrics["tokens"].cumsum()
@@ -296,7 +304,8 @@ def table(result: dict[str, Any]) -> str:
         "runs x steps x metrics": lambda s: f"{s['runs']} x {s['steps']} x {METRICS}",
         "responses": lambda s: f"{s['rows']:,}",
         "metrics, MB of JSON": lambda s: f"{s['jsonl_bytes'] / 1e6:.1f}",
-        "sequences, MB of Parquet": lambda s: f"{s['parquet_bytes'] / 1e6:.1f}",
+        "responses, MB of Parquet, a file a step": lambda s: f"{s['parquet_bytes_steps'] / 1e6:.1f}",
+        "responses, MB of Parquet, a file a run": lambda s: f"{s['parquet_bytes_run'] / 1e6:.1f}",
     }
     lines += [f"| {name} | " + " | ".join(fact(s) for s in sizes.values()) + " |" for name, fact in facts.items()]
     for case in CASES:
@@ -304,8 +313,8 @@ def table(result: dict[str, Any]) -> str:
     lines += [
         "",
         "Seconds without Python's imports, by the wall: median over rounds, with the lowest and the highest, and the "
-        "processor's; and the process's peak memory, imports included. Cold: without the cache of the analysis, "
-        "filling it; the files are in the system's. Made-up runs of the tiny experiment. Where other work shares the "
+        "processor's; and the process's peak memory, imports included. The files are in the system's cache. Made-up "
+        "runs of the tiny experiment. Where other work shares the "
         "cores, the processor's seconds are what the case needs.",
         "",
         f"{result['date']}, {result['cores']} cores ({result['machine']}), {result['memory_bytes'] / 1e9:.0f} GB, "

@@ -274,3 +274,42 @@ def test_the_module_needs_the_standard_library_only() -> None:
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_old_manifest_is_read_under_todays_names(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    actor = "actor_rollout_ref.actor"
+    old = {
+        "schema": 1,
+        "algo": "fspo",
+        "fingerprint": "abc",
+        "controlled": {"data.train_batch_size": 16},
+        "treatment": {
+            f"{actor}.policy_loss.loss_mode": "fspo",
+            f"{actor}.loss_agg_mode": "seq-mean-token-sum",
+            f"{actor}.policy_loss._target_": "harness.plugin.losses.FSPOConfig",
+        },
+        "execution": {"harness.ratio": "sequence", "harness.own_clip.low": 0.1, "harness.sequence_ranks": 4},
+    }
+    write_json(tmp_path / "manifest.json", old)
+    found = run.manifest()
+    assert {key: found[key] for key in ("algo", "fingerprint", "controlled")} == {
+        key: old[key] for key in ("algo", "fingerprint", "controlled")
+    }
+    assert found["schema"] == SCHEMA_VERSION
+    assert found["execution"] == {
+        "harness.importance_sampling_level": "sequence",
+        "harness.published_clip.low": 0.1,
+        "harness.sequence_parallel_size": 4,
+    }
+    assert found["treatment"][f"{actor}.policy_loss._target_"] == "harness.losses.fspo_config.FSPOConfig"
+    assert found["loss"]["level"] == "sequence_sum"
+    run.write_manifest(found)
+    assert run.manifest() == found
+
+
+def test_old_metrics_are_read_under_todays_names(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    attempt = run.new_attempt()
+    (attempt / "metrics.jsonl").write_text('{"step": 1, "data": {"response_length": 9.0, "ratio_noise": 0.5}}\n')
+    assert run.metrics()[0] == {1: {"response_length": 9.0, "onpolicy_log_ratio_rms": 0.5}}

@@ -57,7 +57,7 @@ def test_what_the_blocks_say(folder: Path) -> None:
     report = json.loads((folder / "results/reports/readme/report.json").read_text())
     claims = {(r["id"], r["row"], r["experiment"]): r for r in report["claims"]}
     c1 = claims["C1", "", "tiny"]
-    numbers = c1["text"].replace(" x", "", 1)
+    numbers = c1["text"].replace(" x", " times", 1)
     assert f"| LUSPO's responses are longer than GSPO's (C1) | tiny | {c1['verdict']} | {numbers} |" in text
     assert "| smollm2 |" not in text  # a single run has no verdict
     assert "](results/reference/figure.png)" in text

@@ -146,6 +146,23 @@ def test_a_single_run_has_figures_and_no_interval(tmp_path: Path) -> None:
     assert (tmp_path / "out/figures/tiny/response_length.png").exists()
 
 
+def test_it_ends_with_what_a_verdict_lacks_and_the_command_that_gets_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arm, growth in (("gspo", 0.1), ("luspo", 0.9)):
+        for seed in (1, 7):
+            write_run(tmp_path / "runs", training_like(STEPS, seed, growth), experiment="tiny", arm=arm, seed=seed)
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    lacking, page = capsys.readouterr().out.splitlines()[-2:]
+    assert lacking.startswith("tiny: 2 of the 5 seeds that a verdict needs")
+    assert "C1" in lacking
+    assert lacking.endswith("make sweep EXPERIMENT=tiny SEEDS=1,7,0,2,3")  # the two that are there, and three others
+    assert page == f"open {tmp_path / 'out' / 'index.html'} in a browser"
+    write(tmp_path / "enough")
+    assert main([str(tmp_path / "enough"), "--out", str(tmp_path / "out")]) == 0
+    assert "that a verdict needs" not in capsys.readouterr().out
+
+
 def test_contrasts_are_there_when_their_arms_are(tmp_path: Path) -> None:
     write(tmp_path)
     assert "factorial" not in build_report(load_runs(tmp_path), load_claims())["experiments"]["tiny"]

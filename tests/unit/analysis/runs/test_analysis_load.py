@@ -332,3 +332,17 @@ def test_analysis_imports_no_training_stack() -> None:
         "assert not {'torch', 'ray', 'verl', 'transformers', 'wandb', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[4])
+
+
+def test_old_names_of_columns_and_metrics_are_todays(tmp_path: Path) -> None:
+    frames = []
+    for folder, column, metric in (
+        ("old", "kept_ratio", "groups_without_variance"),
+        ("new", "effective_ratio", "frac_reward_zero_std"),
+    ):
+        run = write_run(tmp_path / folder, {"response_length": [9.0], metric: [0.25]})
+        write_sequences(run.attempts()[-1], 1, tokens=[1, 2], **{column: [0.5, 1.0]})
+        runs = load_runs(tmp_path / folder)
+        frames.append((runs.sequences(), runs.sequences(["effective_ratio"]), runs.metrics))
+    for old, new in zip(*frames, strict=True):
+        pd.testing.assert_frame_equal(old, new)

@@ -84,7 +84,9 @@ def test_command_writes_figures_and_lists_missing_ones(tmp_path: Path, capsys: p
     }
     absent = json.loads((tmp_path / "out/report.json").read_text())["missing_figures"]
     assert absent["fake"]["accuracy"] == "no run recorded accuracy"
-    assert f"3 figures ({sum(map(len, absent.values()))} missing" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert " 3 figures," in out
+    assert f"{sum(map(len, absent.values()))} figures need other runs or records" in out
 
 
 def test_command_keeps_experiments_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,36 @@
+"""What is missing for a verdict, and the command that gets it: said at the end of every report."""
+
+from analysis.report.numbers import Report
+from analysis.statistics.claims import Claims
+
+
+def missing_for_verdicts(report: Report, claims: Claims) -> list[str]:
+    """One line for each experiment in which claims wait for more seeds of arms that are there: how many, what to type.
+
+    The seeds to train are those of the runs and then the smallest others: a sweep passes over finished runs.
+    """
+    lines = []
+    for experiment in report["experiments"]:
+        if (entry := claims.experiments.get(experiment)) is None:
+            continue
+        needed = claims.rules[entry["rules"]]["n_min"]
+        waiting = [
+            result
+            for result in report["claims"]
+            if result["experiment"] == experiment
+            and result["verdict"] == "not tested"
+            and len(result["n_runs"]) == 2
+            and 0 < min(result["n_runs"].values()) < needed
+        ]
+        if not waiting:
+            continue
+        least = min(min(result["n_runs"].values()) for result in waiting)
+        members = {name for result in waiting for name in result["runs"]}
+        there = sorted({run["seed"] for run in report["runs"] if run["run"] in members})
+        seeds = (there + [seed for seed in range(needed) if seed not in there])[:needed]
+        ids = ", ".join(dict.fromkeys(result["id"] for result in waiting))
+        lines.append(
+            f"{experiment}: {least} of the {needed} seeds that a verdict needs, so these claims wait: {ids}. Train the "
+            f"others: make sweep EXPERIMENT={experiment} SEEDS={','.join(map(str, seeds))}"
+        )
+    return lines
