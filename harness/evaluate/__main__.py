@@ -2,6 +2,6 @@
 
 import sys
 
-from harness.evaluate.evaluation import main
+from harness.evaluate.command import main
 
 sys.exit(main())

@@ -29,7 +29,9 @@ def transformers_engine(policy: Policy, params: SamplingParams, batch: int = BAT
     """The training rollout's own sampling (``harness.plugin.sampling``) on CUDA where there is one, else on CPU."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # the evaluation shows its own
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, policy.dtype)
     model: Any = AutoModelForCausalLM.from_pretrained(policy.folder, dtype=dtype, attn_implementation="sdpa")

@@ -1,24 +1,11 @@
-"""Evaluate runs on benchmarks: ``python -m harness.evaluate run=results/runs/tiny benchmark=tiny_easy,tiny_hard k=32``.
-
-    run=PATH[,PATH]        run directories, or folders with any below
-    benchmark=NAME[,NAME]  files of conf/benchmark
-    k=N                    answers to each question (default: the benchmark's)
-    step=N                 checkpoint to evaluate (default: the last planned step); 0: the initial model, as arm `base`
-    engine=NAME            transformers or vllm (default: vllm where there is a GPU and vLLM)
-    gpus=N                 that share the model under vLLM (default: as in the run's rollout)
-    seed=N                 of the answers (default 0): equal for all runs, so their answers differ by the policy alone
-    Further keys override the benchmark's: temperature, top_p, top_k, max_response_length, max_prompt_length.
-
-Writes ``eval/<benchmark>.parquet``, one row for each (question, sample), and a summary beside it. Interrupted, the same
-command continues; a result that was made with other settings is refused.
-"""
+"""One run on one benchmark: the checkpoint as a model folder, its answers graded, written row by row and summed up."""
 
 import json
 import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -28,13 +15,12 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
-from yaml import YAMLError
 
 from harness.config import ConfigError
 from harness.config.matching import content_hash
-from harness.evaluate.benchmark import Benchmark, as_kind, load_benchmark
+from harness.evaluate.benchmark import Benchmark
 from harness.run.checkpoints import checkpoints, intact
-from harness.rundir import EVAL_COLUMNS, RunDir, RunDirError, find_runs, settings_hash, write_json
+from harness.rundir import EVAL_COLUMNS, RunDir, settings_hash, write_json
 from harness.tasks.registry import asset_path
 
 ANSWERS = 1024  # of one part, which is what an interruption can lose
@@ -127,7 +113,7 @@ def evaluate(
     run: RunDir, benchmark: Benchmark, step: int, engine: str, seed: int, console: Console, gpus: int | None = None
 ) -> dict[str, Any]:
     """Evaluate one run on one benchmark, or continue; returns the summary. Raises ``ConfigError``."""
-    from harness.evaluate.sampler import Answerer
+    from harness.evaluate.sampler import Sampler
 
     loaded = OmegaConf.load(run.config)
     assert isinstance(loaded, DictConfig)
@@ -157,9 +143,9 @@ def evaluate(
     missing = [(number, share) for number, share in shares if not (drafts / f"{number}.parquet").exists()]
     if missing:
         label = f"{run.path.parent.name} {run.path.name} {benchmark.name}"
-        with closing(Answerer(policy_folder(run, config, step), benchmark, config, engine, seed, gpus)) as answerer:
+        with closing(Sampler(policy_folder(run, config, step), benchmark, config, engine, seed, gpus)) as sampler:
             for number, share in track(missing, label, console=console):
-                frame = pd.DataFrame(answerer.answers(share)).assign(step=step, settings=settings_hash(settings))
+                frame = pd.DataFrame(sampler.answers(share)).assign(step=step, settings=settings_hash(settings))
                 draft = drafts / f".{number}"
                 frame[list(EVAL_COLUMNS)].to_parquet(draft, index=False)
                 draft.replace(drafts / f"{number}.parquet")
@@ -171,76 +157,6 @@ def evaluate(
     write_json(record, {"settings": settings, "summary": found})
     shutil.rmtree(drafts)
     return found
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 2 for a mistake in it, 1 if a run could not be evaluated."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0
-    console = Console(stderr=True)
-    try:
-        wrong = [argument for argument in arguments if "=" not in argument]
-        if wrong:
-            raise ConfigError(f"{wrong[0]}: expected key=value; `python -m harness.evaluate --help` lists the keys")
-        given: dict[str, Any] = {a.split("=", 1)[0]: a.split("=", 1)[1] for a in arguments}
-        missing = [key for key in ("run", "benchmark") if not given.get(key)]
-        if missing:
-            raise ConfigError(f"{missing[0]}= is missing; `python -m harness.evaluate --help` lists the keys")
-        names, paths = given.pop("benchmark").split(","), given.pop("run")
-        runs = _runs(paths)
-        options: Any = OmegaConf.to_container(
-            OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()])
-        )
-        step, engine = options.pop("step", None), options.pop("engine", None)
-        step = None if step is None else as_kind("step", step, int)
-        seed = as_kind("seed", options.pop("seed", 0), int)
-        gpus = as_kind("gpus", options.pop("gpus"), int) if "gpus" in options else None
-        if gpus is not None and gpus < 1:
-            raise ConfigError(f"gpus={gpus}: at least one")
-        benchmarks = [load_benchmark(name, **options) for name in names]
-        engine = engine or _default_engine()
-    except (ConfigError, RunDirError, TypeError, YAMLError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
-        return 2
-    failed = 0
-    if step == 0:  # one initial model for all runs that start from it, so one result
-        runs = list({run.manifest()["controlled"].get("hash.model"): run for run in reversed(runs)}.values())
-    for run in runs:
-        for benchmark in benchmarks:
-            try:
-                if not run.config.exists():
-                    raise ConfigError(f"{run.config}: missing; only runs of `harness.train` can be evaluated")
-                at = run.manifest()["planned_steps"] if step is None else step
-                target = initial_model(run) if at == 0 else run
-                found = evaluate(target, benchmark, at, engine, seed, console, gpus)
-            except (ConfigError, RunDirError) as error:
-                failed += 1
-                console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
-                continue
-            shown = ", ".join(
-                f"{name} {found[name]:.1f}" for name in (f"avg@{benchmark.k}", f"pass@{benchmark.k}", "tokens")
-            )
-            console.print(f"{target.path}: {benchmark.name}: {shown}", highlight=False, soft_wrap=True)
-        for folder in run.eval.glob(".model-*"):
-            shutil.rmtree(folder)
-    return 1 if failed else 0
-
-
-def _runs(paths: str) -> list[RunDir]:
-    """Runs at or below the paths, those of the initial model left out: they are evaluated by step=0."""
-    runs = [run for path in paths.split(",") for run in find_runs(Path(path))]
-    runs = [run for run in runs if run.manifest().get("arm") != BASE]
-    if not runs:
-        raise ConfigError(f"run={paths}: no run directory there (no manifest.json at or below)")
-    return runs
-
-
-def _default_engine() -> str:
-    from harness.evaluate.backends import default_engine
-
-    return default_engine()
 
 
 def _with_assets(config: DictConfig) -> DictConfig:

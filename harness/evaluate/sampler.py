@@ -18,7 +18,7 @@ from harness.plugin.sampling import SamplingParams, response_seed
 STREAM = "evaluation"  # keeps the seeds apart from those of training steps
 
 
-class Answerer:
+class Sampler:
     """Holds engine, tokenizer and grader of one policy; raises ``ConfigError`` for an engine that does not exist.
 
     gpus: that share the model, None for as many as in the run's rollout.

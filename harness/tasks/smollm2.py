@@ -61,7 +61,9 @@ def build(folder: Path) -> None:
     """
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # the caller says what is built
     path = gguf_file()
     tokenizer = _tokenizer(path)
     # transformers undoes llama.cpp's permutation of the rotary dimensions in q_proj and k_proj

@@ -12,6 +12,7 @@ import torch
 from tokenizers import AddedToken
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers.utils import logging
 
 from harness.tasks.tiny import task as tiny
 from harness.tasks.tiny.task import Phase, Recipe
@@ -30,6 +31,7 @@ def build(folder: Path, variant: str, seed: int) -> None:
 
 def write(folder: Path, recipe: Recipe) -> None:
     """As build, for any recipe."""
+    logging.disable_progress_bar()  # the caller says what is built
     heldout, train, rest = split_prompts(recipe)
     _frame(recipe.variant, "train", train).to_parquet(folder / "train.parquet", index=False)
     _frame(recipe.variant, "heldout", heldout).to_parquet(folder / "heldout.parquet", index=False)

@@ -15,7 +15,9 @@ from fake_runs import write_run
 from harness.config import ConfigError
 from harness.evaluate import evaluation
 from harness.evaluate.benchmark import BENCHMARKS, load_benchmark
-from harness.evaluate.evaluation import main, parts
+from harness.evaluate.command import main, report_command
+from harness.evaluate.evaluation import parts
+from harness.paths import ROOT
 from harness.rundir import EVAL_COLUMNS, RunDir, settings_hash
 
 QUESTIONS = 5
@@ -62,7 +64,7 @@ Run = Callable[..., int]
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     StandIn.asked, StandIn.stop_after, StandIn.closed = [], -1, 0
-    monkeypatch.setitem(sys.modules, "harness.evaluate.sampler", SimpleNamespace(Answerer=StandIn))
+    monkeypatch.setitem(sys.modules, "harness.evaluate.sampler", SimpleNamespace(Sampler=StandIn))
     monkeypatch.setattr(evaluation, "ANSWERS", 4)  # two questions of two answers a part
     return StandIn
 
@@ -287,7 +289,7 @@ def test_a_run_without_configuration_does_not_stop_the_others(
         (["run={run}", "benchmark=tiny_easy", "k=many"], "k=many: expected a whole number"),
         (["run={run}", "benchmark=tiny_easy", "step=last"], "step=last: expected a whole number"),
         (["run={run}", "benchmark=tiny_easy", "seed=0.5"], "seed=0.5: expected a whole number"),
-        (["run={run}", "benchmark=tiny_easy", "gpus=0"], "gpus=0: at least one"),
+        (["run={run}", "benchmark=tiny_easy", "gpus=0"], "gpus=0: must be at least 1"),
     ],
 )
 def test_bad_command_lines_are_one_line(
@@ -303,3 +305,18 @@ def test_bad_command_lines_are_one_line(
 def test_help_lists_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "max_response_length" in capsys.readouterr().out
+
+
+def test_it_ends_with_all_results_and_the_report_command(
+    command: Run, run: RunDir, trained: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command() == 0
+    out = capsys.readouterr().out
+    # 5 questions; avg@2 is 3 of 10 answers, pass@2 3 of 5 questions, mean length (10 + 11) / 2, nothing cut off
+    assert [line.split()[-6:] for line in out.splitlines() if "tiny_easy" in line] == [
+        ["tiny_easy", "5", "30.0", "60.0", "10.5", "0.0"]
+    ]
+    assert out.rstrip().endswith(f"python -m analysis {run.path.parents[1]}")
+    assert report_command([RunDir(ROOT / "results" / "runs" / "mine" / "gspo" / "seed1")]) == (
+        "make report EXPERIMENT=mine"
+    )
