@@ -61,7 +61,7 @@ def draw_kept_weight(runs: Runs, ax: Axes | None = None) -> Figure:
     tables = {}
     axes = panel_axes(2, ax)
     for panel, (name, sign) in zip(axes, SIGNS.items(), strict=True):
-        title, rows = f"kept weight, {name} advantage", frame[frame["sign"] == sign]
+        title, rows = f"unclipped gradient weight, {name} advantage", frame[frame["sign"] == sign]
         if rows.empty:
             leave_empty(panel, title, "no such response")
             continue
@@ -73,7 +73,7 @@ def draw_kept_weight(runs: Runs, ax: Axes | None = None) -> Figure:
     notes = [
         f"Across: response length in tokens, {len(names)} bins with about equal numbers of all arms' responses.",
         "Kept weight: the share of |advantage| that is not clipped, over all updates, the first of a step included.",
-        "A level line is fair to lengths (FSPO, arXiv 2509.09177).",
+        "A level line treats all lengths alike (FSPO, arXiv 2509.09177).",
         *n_notes({panel.get_title(loc="left"): arms for panel, arms in tables.items()}),
         *([f"Nothing can be clipped, not drawn: {', '.join(without)}."] if without else []),
     ]

@@ -107,9 +107,9 @@ def _of_paper(figure: PaperFigure) -> Entry:
 OURS = {
     "response_length": _curve("response_length"),
     "length_right_wrong": _panels(
-        "response length of right and wrong responses",
-        Curve("response_length_correct", "length, right responses (tokens)"),
-        Curve("response_length_incorrect", "length, wrong responses (tokens)"),
+        "response length of correct and incorrect responses",
+        Curve("response_length_correct", "length, correct responses (tokens)"),
+        Curve("response_length_incorrect", "length, incorrect responses (tokens)"),
     ),
     "length_finished_truncated": _panels(
         "response length of finished responses and share of truncated ones",
@@ -135,7 +135,7 @@ OURS = {
         Curve("clip_frac_neg", "clipped tokens, negative advantage", log=True),
     ),
     "effective_weight": Entry(
-        "kept weight by response length and sign of the advantage",
+        "unclipped gradient weight by response length and sign of the advantage",
         lambda runs, _, view: draw_kept_weight(runs, view.ax),
         ("clip_frac_token",),
         responses=True,

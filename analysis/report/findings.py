@@ -54,10 +54,10 @@ def tested_claims(report: Report) -> str:
         if not result["n"] or result["verdict"] == "not tested":
             continue
         estimate = result["text"]
-        for told, shown in UNITS:
-            estimate = estimate.replace(told, shown, 1)
-        sentence = f"{_sentence(result)} ({result['id']})"
-        lines.append(f"| {sentence} | {result['experiment']} | {result['verdict']} | {estimate} |")
+        for named, shown in UNITS:
+            estimate = estimate.replace(named, shown, 1)
+        told = f"{sentence(result)} ({result['id']})"
+        lines.append(f"| {told} | {result['experiment']} | {result['verdict']} | {estimate} |")
     if len(lines) == 2:
         return NOT_RUN.format(EXPERIMENT)
     note = (
@@ -69,7 +69,7 @@ def tested_claims(report: Report) -> str:
     return "\n".join(lines) + f"\n\n{wrapped(note)}"
 
 
-def _sentence(result: Report) -> str:
+def sentence(result: Report) -> str:
     """The claim in plain words; the file's own where there are no plainer ones."""
     own = result["claim"].partition(" (")[0] + (f": {result['row']}" if result["row"] else "")
     return SENTENCES.get((result["id"], result["row"])) or str(own)
@@ -81,7 +81,7 @@ def _primary(report: Report) -> list[str]:
 
 def _length(content: Report) -> str:
     """LUSPO's length over GSPO's, and its two factors from the 2 x 2 of losses where that was run."""
-    whole = _fair(content, "response length").get("config-matched")
+    whole = _comparisons(content, "response length").get("config-matched")
     if not whole:
         return NOT_RUN.format(EXPERIMENT)
     times = f"{_ratio(whole)} times as long as GSPO's"
@@ -98,7 +98,7 @@ def _length(content: Report) -> str:
 
 def _accuracy(content: Report) -> str:
     """The difference of training accuracy on each basis of comparison; the headline follows from the intervals."""
-    on = {name: one for name, one in _fair(content, "accuracy").items() if one["low"] is not None}
+    on = {name: one for name, one in _comparisons(content, "accuracy").items() if one["low"] is not None}
     if not on:
         return NOT_RUN.format(EXPERIMENT)
     above, below = ([one["low"] > 0 for one in on.values()], [one["high"] < 0 for one in on.values()])
@@ -132,9 +132,11 @@ def _counted(values: list[str]) -> str:
     return "1 seed" if len(values) == 1 else f"{len(values)} seeds"
 
 
-def _fair(content: Report, quantity: str) -> dict[str, Report]:
-    records = [r for r in content.get("fair", ()) if r["contrast"] == PAIR and r["quantity"] == quantity and r["n"]]
-    return {record["notion"]: record for record in records}
+def _comparisons(content: Report, quantity: str) -> dict[str, Report]:
+    records = [
+        r for r in content.get("comparisons", ()) if r["contrast"] == PAIR and r["quantity"] == quantity and r["n"]
+    ]
+    return {record["basis"]: record for record in records}
 
 
 def _ratio(record: Report) -> str:

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from analysis.report.certificate import certificate
+from analysis.report.comparability import comparability
 from analysis.runs.load import Runs
 from analysis.statistics.arms import MIN_T_RUNS
 from analysis.statistics.claims import Claims, evaluate
+from analysis.statistics.comparison import comparisons, tuning
 from analysis.statistics.factorial import attribution, effects_frame, factorial
-from analysis.statistics.fair import comparisons, tuning
 from analysis.statistics.fork import fork_effects, fork_frame, is_fork
 from analysis.statistics.intervals import t_interval
 from analysis.statistics.pairs import experiment_runs
@@ -36,10 +36,10 @@ ARM_COLUMNS: dict[str, Callable[[Run], float]] = {
 def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Report:
     """The whole report: level, claims (``Result.record``), experiments, runs (one row each, failed ones included).
 
-    Of each experiment: steps, devices, minutes, arms, certificate, and where there is what they need fair and tuning
-    (``analysis.statistics.fair``), factorial, attribution and fork. An arm's quantities are over its finished runs:
-    mean, and low to high, the t interval at the level of the claims for 3 or more runs, minimum and maximum of 2, the
-    value of 1.
+    Of each experiment: steps, devices, minutes, arms, comparability, and where there is what they need: comparisons
+    and tuning (``analysis.statistics.comparison``), factorial, attribution and fork. An arm's quantities are over its
+    finished runs: mean, and low to high, the t interval at the level of the claims for 3 or more runs, minimum and
+    maximum of 2, the value of 1.
     Raises ``AnalysisError`` where a contrast would be between runs that are not matched.
     """
     present = set(runs.runs["experiment"])
@@ -56,7 +56,7 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Repo
         report["experiments"][experiment] = {
             **_conditions(part),
             "arms": _arms(part, rules, claims.level),
-            "certificate": certificate(part, varies),
+            "comparability": comparability(part, varies),
             **_contrasts(part, rules, claims.level),
         }
     return json_ready(report)
@@ -100,7 +100,7 @@ def _contrasts(runs: Runs, rules: Mapping[str, Any], level: float) -> Report:
     """What needs certain arms or certain runs, where they are."""
     if is_fork(runs):
         return {"fork": fork_effects(fork_frame(runs), level).to_dict("records")}
-    found: Report = {"fair": comparisons(runs, rules, level), "tuning": tuning(runs)}
+    found: Report = {"comparisons": comparisons(runs, rules, level), "tuning": tuning(runs)}
     if effects := factorial(runs, rules, level):
         found["factorial"] = effects_frame(effects).to_dict("records")
         found["attribution"] = attribution(effects).to_dict("records")

@@ -12,8 +12,8 @@ from markupsafe import Markup
 from analysis.report.numbers import Report
 from analysis.report.sections import (
     arms_table,
-    certificate_table,
     claims_table,
+    comparability_table,
     contrast_tables,
     of_experiment,
     runs_table,
@@ -56,7 +56,7 @@ def own_tables(report: Report) -> dict[str, list[Table]]:
     return {
         "claims": [claims_table(report, name) for name in experiments],
         "tables": [t for name in experiments for t in (arms_table(report, name), *contrast_tables(report, name))],
-        "matching": [certificate_table(report, name) for name in experiments],
+        "matching": [comparability_table(report, name) for name in experiments],
         "runs": [runs_table(report)],
     }
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+from analysis.report.findings import sentence
 from analysis.report.numbers import ARM_COLUMNS, Report
 from analysis.statistics.arms import MIN_T_RUNS, X_AXES
 from analysis.statistics.claims import three_digits
-from analysis.statistics.fair import FAIR
+from analysis.statistics.comparison import BASES
 from analysis.tables.table import Entry, Table
 
 UNITS = {"ratio": " x", "points": " points", "tokens": " tokens"}
@@ -21,17 +22,17 @@ def claims_table(report: Report, experiment: str) -> Table:
         decided = result["verdict"] in ("supported", "contradicted")
         n = f"{result['n']}" if result["n"] else ""
         window = "" if result["first_step"] is None else f"{result['first_step']}-{result['last_step']}"
-        fair = ("token" if TOKEN_MATCHED in result["row"] else "config") if len(result["arms"]) == 2 else ""
-        fair = "config, not data" if result["against"] else fair
+        basis = ("token" if TOKEN_MATCHED in result["row"] else "config") if len(result["arms"]) == 2 else ""
+        basis = "config, not data" if result["against"] else basis
         rows.append(
             (
+                sentence(result),
                 name,
-                result["claim"],
                 Entry(result["verdict"], bold=decided),
                 _entry(result, result["text"]),
                 n,
                 window,
-                fair,
+                basis,
                 result["reason"],
             )
         )
@@ -39,13 +40,14 @@ def claims_table(report: Report, experiment: str) -> Table:
     return Table(
         f"claims_{experiment}",
         f"Claims of the paper, decided on {experiment}",
-        ("claim", "what it says", "verdict", "estimate", "pairs", "steps", "matched by", "why not"),
+        ("what the paper claims", "id", "verdict", "estimate", "pairs", "steps", "matched by", "reason"),
         tuple(rows),
         (
             f"In brackets: {percent:g} % Student-t interval over runs paired by seed; for the primary claims "
-            f"({', '.join(_primaries(report))}) at the level of Holm's correction. x: a ratio; points: hundredths.",
+            f"({', '.join(_primaries(report))}) at the level of Holm's correction. x: a ratio; points: percentage "
+            "points.",
             "The rules were written before the runs: results/paper/claims.yaml.",
-            *(f"{name}: {text}." for name, text in FAIR.items() if name.split("-")[0] in shown),
+            *(f"{name}: {text}." for name, text in BASES.items() if name.split("-")[0] in shown),
         ),
     )
 
@@ -68,10 +70,10 @@ def arms_table(report: Report, experiment: str) -> Table:
 
 
 def contrast_tables(report: Report, experiment: str) -> list[Table]:
-    """The notions of fair, the 2 x 2, the attribution of the length difference and the forks, where it has them."""
+    """The bases of comparison, the 2 x 2, the attribution of the length difference and the forks, where it has them."""
     content, tables = report["experiments"][experiment], []
-    if content.get("fair"):
-        tables.append(_fair_table(content, experiment))
+    if content.get("comparisons"):
+        tables.append(_comparisons_table(content, experiment))
     if "factorial" in content:
         rows = [
             (r["quantity"], r["contrast"], _entry(r, _effect(r)), str(r["n"]), r["reason"])
@@ -81,7 +83,7 @@ def contrast_tables(report: Report, experiment: str) -> list[Table]:
             "ratio by sequence: gspo and luspo against grpo and grpo_sum; sum over tokens: grpo_sum and luspo against "
             "grpo and gspo; interaction: what the sum does by sequence beyond what it does by token.",
         )
-        columns = ("quantity", "effect", "estimate", "seeds", "why not")
+        columns = ("quantity", "effect", "estimate", "seeds", "reason")
         tables.append(
             Table(f"factorial_{experiment}", f"The 2 x 2 on {experiment}", columns, tuple(rows), notes, labels=2)
         )
@@ -98,13 +100,13 @@ def contrast_tables(report: Report, experiment: str) -> list[Table]:
     return tables
 
 
-def _fair_table(content: Report, experiment: str) -> Table:
-    """A row per pair of arms and outcome, a column per notion that was compared, and what tuning would need."""
+def _comparisons_table(content: Report, experiment: str) -> Table:
+    """A row per pair of arms and outcome, a column per basis that was compared, and what tuning would need."""
     by_row: dict[tuple[str, str], dict[str, Report]] = {}
-    for record in content["fair"]:
-        by_row.setdefault((record["contrast"], record["quantity"]), {})[record["notion"]] = record
-    notions = list(next(iter(by_row.values())))
-    rows = [(*key, *(_entry(of[name], _effect(of[name], n=True)) for name in notions)) for key, of in by_row.items()]
+    for record in content["comparisons"]:
+        by_row.setdefault((record["contrast"], record["quantity"]), {})[record["basis"]] = record
+    bases = list(next(iter(by_row.values())))
+    rows = [(*key, *(_entry(of[name], _effect(of[name], n=True)) for name in bases)) for key, of in by_row.items()]
     tuning = content["tuning"]
     needed = (
         f" It would need {', '.join(tuning['arms'])} at the learning rates "
@@ -114,22 +116,22 @@ def _fair_table(content: Report, experiment: str) -> Table:
         else ""
     )
     reasons: dict[tuple[str, str], dict[str, None]] = {}
-    for record in (record for record in content["fair"] if record["reason"]):
-        reasons.setdefault((record["notion"], record["reason"]), {})[record["contrast"]] = None
+    for record in (record for record in content["comparisons"] if record["reason"]):
+        reasons.setdefault((record["basis"], record["reason"]), {})[record["contrast"]] = None
     notes = (
         "Of lengths, the ratio at the end; of accuracies, the difference over the run. At equal tokens or movement the "
         "steps compared are those of the run that has spent less.",
-        *(f"{name}: {text}." + needed * (name == "tuned") for name, text in FAIR.items()),
+        *(f"{name}: {text}." + needed * (name == "tuned") for name, text in BASES.items()),
         X_AXES["kl"].note,
-        *(f"{notion}, {', '.join(pairs)}: {reason}." for (notion, reason), pairs in reasons.items()),
+        *(f"{basis}, {', '.join(pairs)}: {reason}." for (basis, reason), pairs in reasons.items()),
     )
-    title = f"Contrasts on {experiment} by notion of fair (pairs of runs)"
-    return Table(f"fair_{experiment}", title, ("arms", "quantity", *notions), tuple(rows), notes, labels=2)
+    title = f"Contrasts on {experiment} by basis of comparison (pairs of runs)"
+    return Table(f"comparisons_{experiment}", title, ("arms", "quantity", *bases), tuple(rows), notes, labels=2)
 
 
-def certificate_table(report: Report, experiment: str) -> Table:
+def comparability_table(report: Report, experiment: str) -> Table:
     """What was equal, what was not, and how one knows."""
-    content = report["experiments"][experiment]["certificate"]
+    content = report["experiments"][experiment]["comparability"]
     same = content["same_start"]
     rows = [
         ("matched in all that is not treatment", "yes" if content["matched"] else f"NO: {content['why_not']}"),
@@ -148,11 +150,9 @@ def certificate_table(report: Report, experiment: str) -> Table:
             rows.append((f"{kind}: {name}", " | ".join(values) + differ))
     notes = (
         "Not matched, because the losses differ in it: the clip range, the size of the gradient, tokens spent.",
-        *(f"{name}: {text}." for name, text in FAIR.items()),
+        *(f"{name}: {text}." for name, text in BASES.items()),
     )
-    return Table(
-        f"matching_{experiment}", f"Matching certificate of {experiment}", ("what", "found"), tuple(rows), notes
-    )
+    return Table(f"matching_{experiment}", f"Comparability of {experiment}", ("what", "found"), tuple(rows), notes)
 
 
 def runs_table(report: Report) -> Table:

@@ -9,7 +9,7 @@ a table: one row per question and sample, with the columns
 
 - question: integer or text; text becomes the first 48 bits of its SHA-256, equal in all runs whatever else they have,
 - sample: an integer, another one for each answer to the question; numbered from 0 here,
-- correct: 1 right, 0 not; tokens: of the response, may be empty,
+- correct: 1 correct, 0 incorrect; tokens: of the response, may be empty,
 - truncated (1, 0, true, false or empty) and outcome (text), which may both be left out;
 
 samples of lm-evaluation-harness, 0.4.0 or later (``--log_samples``; lmms-eval writes the same): one row per document

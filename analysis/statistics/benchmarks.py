@@ -125,8 +125,10 @@ def cell(evals: pd.DataFrame, level: float = 0.95) -> Cell:
     )
 
 
-def crossed(d: np.ndarray, level: float = 0.95) -> Interval:
+def crossed(parts: Sequence[np.ndarray], level: float = 0.95) -> Interval:
     """Interval of the mean of R x Q paired differences for other runs and other questions; both are random samples.
+
+    parts: a matrix for each benchmark, R runs in all of them, Q questions of its own; each benchmark weighs the same.
 
     In the two-way layout with one value a cell E[MS_R] = s_RQ^2 + Q s_R^2, E[MS_Q] = s_RQ^2 + R s_Q^2 and E[MS_RQ] =
     s_RQ^2 (which takes in the noise of the samples), hence SE^2 = (MS_R + MS_Q - MS_RQ) / (RQ) without bias, here at
@@ -136,7 +138,22 @@ def crossed(d: np.ndarray, level: float = 0.95) -> Interval:
     Simulated coverage of 95 %: .94 to .99 from 3 runs on; with 2 runs it falls to .90 where runs differ. n: R. sd:
     standard error times sqrt(R). For R = 1 or Q = 1 one source of variation is not seen, so there is no interval.
     """
-    return _crossed([np.asarray(d, dtype=float)], level)
+    effects = np.mean([d.mean(axis=1) for d in parts], axis=0)
+    estimate, runs = float(effects.mean()), effects.size
+    if runs < 2 or min(d.shape[1] for d in parts) < 2:
+        return student(estimate, math.nan, math.nan, runs, 0, level)
+    weight = 1 / len(parts) ** 2
+    by_run = effects.var(ddof=1) / runs
+    by_question = [weight * d.mean(axis=0).var(ddof=1) / d.shape[1] for d in parts]
+    rest = [weight * _interaction(d) / d.size for d in parts]
+    variance = max(by_run + sum(by_question) - sum(rest), by_run, sum(by_question))
+    terms = [(by_run, runs - 1)]
+    for question, other, d in zip(by_question, rest, parts, strict=True):
+        terms += [(question, d.shape[1] - 1), (other, (runs - 1) * (d.shape[1] - 1))]
+    spread = sum(term**2 / df for term, df in terms)
+    df = variance**2 / spread if spread else runs - 1
+    error = math.sqrt(variance)
+    return student(estimate, error * math.sqrt(runs), error, runs, float(df), level)
 
 
 def sign_flip(effects: Values) -> tuple[float, float]:
@@ -206,7 +223,7 @@ def _compared(tables: tuple[Tables, ...], unpaired: tuple[int, ...], level: floa
     return Comparison(
         estimate=float((a - b).mean()),
         benchmark=t_interval(a - b, level),
-        questions=_crossed([(first - second).to_numpy() for first, second in tables], level),
+        questions=crossed([(first - second).to_numpy() for first, second in tables], level),
         sign_flip_p=p,
         sign_flip_least=least,
         correlation=Sample(values=dict(zip(seeds, zip(a, b, strict=True), strict=True))).correlation,
@@ -217,26 +234,6 @@ def _compared(tables: tuple[Tables, ...], unpaired: tuple[int, ...], level: floa
         unpaired=unpaired,
         tables=tables,
     )
-
-
-def _crossed(parts: Sequence[np.ndarray], level: float) -> Interval:
-    """``crossed`` for the mean of several R x Q_b matrices, each weighing the same; see ``average``."""
-    effects = np.mean([d.mean(axis=1) for d in parts], axis=0)
-    estimate, runs = float(effects.mean()), effects.size
-    if runs < 2 or min(d.shape[1] for d in parts) < 2:
-        return student(estimate, math.nan, math.nan, runs, 0, level)
-    weight = 1 / len(parts) ** 2
-    by_run = effects.var(ddof=1) / runs
-    by_question = [weight * d.mean(axis=0).var(ddof=1) / d.shape[1] for d in parts]
-    rest = [weight * _interaction(d) / d.size for d in parts]
-    variance = max(by_run + sum(by_question) - sum(rest), by_run, sum(by_question))
-    terms = [(by_run, runs - 1)]
-    for question, other, d in zip(by_question, rest, parts, strict=True):
-        terms += [(question, d.shape[1] - 1), (other, (runs - 1) * (d.shape[1] - 1))]
-    spread = sum(term**2 / df for term, df in terms)
-    df = variance**2 / spread if spread else runs - 1
-    error = math.sqrt(variance)
-    return student(estimate, error * math.sqrt(runs), error, runs, float(df), level)
 
 
 def _interaction(d: np.ndarray) -> float:

@@ -103,7 +103,7 @@ class Result:
         return f"{estimate} {unit}" + (f" [{low}, {high}]" if self.interval.n >= MIN_T_RUNS else "")
 
     def record(self) -> dict[str, Any]:
-        """Everything as one flat row, effects in the claim's unit (points are hundredths), NaN where there is none.
+        """Everything as one flat row, effects in the claim's unit (points: of percent), NaN where there is none.
 
         estimate, low, high at ``level`` decide; low_plain, high_plain at the file's. n: pairs (runs, for one arm) with
         a value; values: their effects by seed. p: two-sided, p_holm: adjusted. welch_low, welch_high: unpaired.

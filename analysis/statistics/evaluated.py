@@ -10,7 +10,7 @@ from analysis.statistics.windows import Run
 
 
 def collect_benchmarks(members: Sequence[Run], arms: Sequence[str], window: str) -> Sample:
-    """Accuracy in hundredths, the average over the benchmarks that both arms have, paired by seed.
+    """Accuracy in percentage points, the average over the benchmarks that both arms have, paired by seed.
 
     Its interval is that on new questions (``benchmarks.average``): runs and questions are crossed. Values are
     of finished runs; a run that failed or diverged caps the verdict as everywhere. Raises ``AnalysisError`` as

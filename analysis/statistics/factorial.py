@@ -53,7 +53,7 @@ class Effect:
     sample: Sample
 
     def record(self) -> dict[str, Any]:
-        """A flat row, effects in the unit: factors for ratio, hundredths for points; NaN without an interval."""
+        """A flat row, effects in the unit: factors for ratio, percentage points for points; NaN without an interval."""
         back = np.exp if self.unit == "ratio" else float
         found = self.interval
         return {

@@ -71,11 +71,6 @@ def t_interval(effects: Values, level: float = 0.95) -> Interval:
     return student(float(estimate), float(sd), sd / math.sqrt(x.size or 1), x.size, x.size - 1, level)
 
 
-def paired_t(a: Values, b: Values, level: float = 0.95) -> Interval:
-    """The interval of the mean of ``a - b``, which are paired by position (``scipy.stats.ttest_rel``)."""
-    return t_interval(np.subtract(a, b), level)
-
-
 def welch(a: Values, b: Values, level: float = 0.95) -> Interval:
     """The interval of mean(a) - mean(b) of independent runs, variances unequal (Welch 1947, Biometrika 34:28).
 

@@ -1,8 +1,8 @@
 """What is measured in a run: the few quantities that the claims compare, each one number a run.
 
 A quantity is a function of the compared runs (one per arm, of one seed) and the name of a window, and returns a value
-for each run. Lengths and shares are natural logarithms, accuracies hundredths. A run that lacks what is needed raises
-``MissingError``; a window is never silently shortened.
+for each run. Lengths and shares are natural logarithms, accuracies percentage points. A run that lacks what is needed
+raises ``MissingError``; a window is never silently shortened.
 """
 
 import math
@@ -63,12 +63,12 @@ def validation_length(run: Run, window: str) -> float:
 
 
 def validation_accuracy(run: Run, window: str) -> float:
-    """Mean of the last three validations' accuracies, in hundredths."""
+    """Mean of the last three validations' accuracies, in percentage points."""
     return 100 * float(validations(run, "val_accuracy", VALIDATIONS).mean())
 
 
 def accuracy(run: Run, window: str) -> float:
-    """Mean training accuracy in hundredths, each step counting the same."""
+    """Mean training accuracy in percentage points, each step counting the same."""
     return 100 * float(series(run, "accuracy", window).mean())
 
 
@@ -100,7 +100,7 @@ def clip_higher(run: Run, window: str) -> float:
 
 
 def positive_share(run: Run, window: str) -> float:
-    """Share of the positive in all kept advantage minus one half, in hundredths.
+    """Share of the positive in all kept advantage minus one half, in percentage points.
 
     Kept is a response's advantage times the share of its tokens that is not clipped. Over all responses of the run, the
     first updates included, where nothing is clipped and both signs weigh the same.
@@ -152,7 +152,7 @@ def at_equal(spent: str, metric: str, runs: Sequence[Run], window: str) -> list[
 
 
 def accuracy_at_equal(spent: str, runs: Sequence[Run], window: str) -> list[float]:
-    """Mean training accuracy in hundredths, ``at_equal`` tokens or movement."""
+    """Mean training accuracy in percentage points, ``at_equal`` tokens or movement."""
     return [100 * value for value in at_equal(spent, "accuracy", runs, window)]
 
 

@@ -95,7 +95,7 @@ def validations(run: Run, metric: str, count: int) -> pd.Series:
     values = run.metrics[metric].dropna() if metric in run.metrics else pd.Series(dtype=float)
     values = values[values.index > 0]
     if len(values) < count:
-        raise MissingError(f"{metric} is there {len(values)} times, {count} needed")
+        raise MissingError(f"{metric} was recorded {len(values)} times, at least {count} are needed")
     if values.index[-1] < run.windows["final"][0]:
         raise MissingError(f"no {metric} at the end, the last is at step {values.index[-1]}")
     return values.iloc[-count:]

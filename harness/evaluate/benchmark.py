@@ -39,7 +39,7 @@ def load_benchmark(name: str, /, **given: Any) -> Benchmark:
         raise ConfigError(f"unknown key {', '.join(sorted(unknown))}; there are {', '.join(kinds)}")
     benchmark = Benchmark(name, **{key: as_kind(key, value, kinds[key]) for key, value in {**content, **given}.items()})
     if benchmark.k < 1:
-        raise ConfigError(f"k={benchmark.k}: at least one answer to each question")
+        raise ConfigError(f"k={benchmark.k}: must be at least 1 (answers to each question)")
     return benchmark
 
 

@@ -41,7 +41,7 @@ class PartsRewardManager(RewardManagerBase):
         kwargs: Any = OmegaConf.to_container(config.reward.reward_kwargs, resolve=True)
         unknown = [key for key in kwargs if key not in KEYS]
         if unknown:
-            raise ConfigError(f"reward.reward_kwargs.{unknown[0]} acts on nothing here; there are {', '.join(KEYS)}")
+            raise ConfigError(f"reward.reward_kwargs.{unknown[0]}: unknown key; the known keys are {', '.join(KEYS)}")
         self.parts = components.build(kwargs.get("parts") or ["accuracy"], kwargs.get("overlong"))
         self.grade: Grader = load_class_from_fqn(kwargs["grader"], "grader")
         self.eos = eos_token_ids(config.actor_rollout_ref.model.path, tokenizer)

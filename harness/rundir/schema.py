@@ -30,7 +30,7 @@ SEQUENCE_COLUMNS = {
     "tokens": "|y|, tokens of the response",
     "truncated": "as long as the limit and not ended by EOS",
     "reward": "sum of the reward's parts",
-    "accuracy": "1 right, 0 wrong",
+    "accuracy": "1 correct, 0 incorrect",
     "advantage": "A_i, the same for all tokens of the response",
     "log_ratio": "mean over tokens of log pi_theta - log pi_old, at the response's update",
     "out_of_range_low": "tokens whose ratio is below 1 - clip_ratio_low (sequence-level losses: all or none)",
@@ -47,7 +47,7 @@ SEQUENCE_COLUMNS = {
 EVAL_COLUMNS = {
     "question": "the question's unique integer in its benchmark",
     "sample": "0..k-1 within the question",
-    "correct": "1 right, 0 not",
+    "correct": "1 correct, 0 incorrect",
     "tokens": "tokens of the response",
     "truncated": "as long as the limit and not ended by EOS",
     "outcome": "what the grader said: right, wrong, timeout, error",

@@ -14,7 +14,7 @@ from scipy import stats
 
 from analysis import load_runs
 from analysis.__main__ import main
-from analysis.report.certificate import certificate
+from analysis.report.comparability import comparability
 from analysis.report.numbers import build_report
 from analysis.report.page import Content, render_page
 from analysis.report.sections import claims_table
@@ -126,13 +126,13 @@ def test_the_certificate_tells_what_differs(tmp_path: Path) -> None:
                 "treatment": values, "step1_responses": start, "versions": {"verl": "1" if start == "a" else "2"}
             },
         )  # fmt: skip
-    found = certificate(load_runs(tmp_path))
+    found = comparability(load_runs(tmp_path))
     assert found["matched"]
     assert set(found["treatment"]) == {"actor.loss_agg_mode"}
     assert found["same_start"] == {"pairs": 3, "equal": 1}
     assert found["versions"] == {"verl": ["1", "2"]}
     write_run(tmp_path, {"response_length": [1.0]}, arm="gspo", seed=1, controlled={"data.n": 2})
-    found = certificate(load_runs(tmp_path))
+    found = comparability(load_runs(tmp_path))
     assert not found["matched"]
     assert "data.n" in found["why_not"]
 
@@ -190,9 +190,9 @@ def test_a_contrast_of_two_experiments_says_so(tmp_path: Path) -> None:
             metrics = {"response_length": lengths}
             write_run(tmp_path, metrics, experiment=experiment, arm="gspo", seed=seed, controlled=data)
     report = build_report(load_runs(tmp_path), load_claims())
-    rows = {row[0]: row for row in claims_table(report, "multimodal_mix").rows}
-    _, _, verdict, estimate, n, _, fair, _ = rows["C5, mix over ViRL39K"]
-    assert [getattr(entry, "text", entry) for entry in (verdict, n, fair)] == ["supported", "3", "config, not data"]
+    rows = {row[1]: row for row in claims_table(report, "multimodal_mix").rows}
+    _, _, verdict, estimate, n, _, basis, _ = rows["C5, mix over ViRL39K"]
+    assert [getattr(entry, "text", entry) for entry in (verdict, n, basis)] == ["supported", "3", "config, not data"]
     assert getattr(estimate, "text", "").startswith("1.85 x [1.")  # 131 over 71
     text = " ".join(render_page("both", report, Content()).split())
     assert "here and on multimodal;" in text

@@ -138,7 +138,7 @@ def test_standard_error_over_questions_is_the_spread_of_the_mean_over_draws() ->
 
 def test_crossed_without_interaction_is_the_sum_of_two_variances() -> None:
     # D_rq = run + question: runs 0, 2, 4 have variance 4, questions -1, 0, 1, 4 have variance 14/3.
-    found = crossed(np.add.outer([0, 2, 4], [-1, 0, 1, 4]))
+    found = crossed([np.add.outer([0, 2, 4], [-1, 0, 1, 4])])
     by_run, by_question = 4 / 3, 14 / 3 / 4
     error = math.sqrt(by_run + by_question)
     df = (by_run + by_question) ** 2 / (by_run**2 / 2 + by_question**2 / 3)
@@ -151,9 +151,9 @@ def test_crossed_without_interaction_is_the_sum_of_two_variances() -> None:
 def test_crossed_of_equal_questions_is_students_interval_over_runs_and_the_other_way_round() -> None:
     effects = [1.0, 2.5, 0.5, 3.0]
     student = t_interval(effects, 0.9)
-    found = crossed(np.tile(np.reshape(effects, (4, 1)), 7), 0.9)
+    found = crossed([np.tile(np.reshape(effects, (4, 1)), 7)], 0.9)
     assert (found.low, found.high, found.p, found.df) == pytest.approx((student.low, student.high, student.p, 3))
-    turned = crossed(np.tile(effects, (7, 1)), 0.9)
+    turned = crossed([np.tile(effects, (7, 1))], 0.9)
     assert (turned.low, turned.high, turned.n) == pytest.approx((student.low, student.high, 7))
 
 
@@ -176,7 +176,7 @@ def test_crossed_as_the_anova_of_statsmodels(of_runs: float, of_questions: float
         squares = np.array([runs, questions, rest])
         df = max(total, runs, questions) ** 2 / (squares**2 / table["df"].to_numpy()).sum()
         bounds = stats.t.interval(0.95, df, d.mean(), math.sqrt(max(total, runs, questions) / d.size))
-        found = crossed(d)
+        found = crossed([d])
         assert (found.low, found.high) == pytest.approx(bounds)
         assert found.df == pytest.approx(df)
     assert (floors > 0) == floored
@@ -184,10 +184,10 @@ def test_crossed_as_the_anova_of_statsmodels(of_runs: float, of_questions: float
 
 def test_crossed_says_nothing_where_a_source_of_variation_is_not_seen() -> None:
     for d in (np.array([[1.0, 2.0, 3.0]]), np.array([[1.0], [2.0], [3.0]]), np.array([[2.0]])):
-        found = crossed(d)
+        found = crossed([d])
         assert (found.estimate, found.n) == (2, d.shape[0])
         assert np.isnan([found.low, found.high, found.df, found.sd, found.p]).all()
-    constant = crossed(np.full((3, 4), 0.5))
+    constant = crossed([np.full((3, 4), 0.5)])
     assert (constant.low, constant.high, constant.p) == (0.5, 0.5, 0)
 
 
@@ -225,7 +225,7 @@ def test_compare_pairs_by_seed_and_question() -> None:
     assert (found.benchmark.low, found.benchmark.high) == pytest.approx(tuple(paired.confidence_interval(0.9)))
     assert (found.welch.low, found.welch.high) == pytest.approx(tuple(welch.confidence_interval(0.9)))
     assert found.correlation == pytest.approx(stats.pearsonr(first, second).statistic)
-    assert found.questions == crossed(d, 0.9)
+    assert found.questions == crossed([d], 0.9)
     assert found.sign_flip_p == sign_flip(d.mean(axis=1))[0]
 
 
@@ -319,7 +319,7 @@ def test_the_variance_of_the_average_whether_runs_are_good_at_all_benchmarks_or_
         found = average([replace(any_comparison, tables=(pair,)) for pair in tables])
         estimates.append(found.estimate)
         squares.append(found.questions.sd**2 / runs)
-        apart.append(sum(crossed(d).sd ** 2 / runs for d in parts) / 4)  # as if every benchmark had runs of its own
+        apart.append(sum(crossed([d]).sd ** 2 / runs for d in parts) / 4)  # as if every benchmark had runs of its own
     true = (36 if shared else 18) / runs + sum(36 / q + 16 / (runs * q) for q in sizes) / 4
     relative_error = math.sqrt(2 / repeats)  # of the variance of normal estimates
     assert np.var(estimates, ddof=1) == pytest.approx(true, rel=4 * relative_error)

@@ -118,7 +118,7 @@ def test_every_benchmark_loads_and_given_values_replace_its_own() -> None:
         ("aime", {}, r"benchmark=aime: no conf/benchmark/aime\.yaml; there are aime24"),
         ("aime24", {"temprature": 1}, "unknown key temprature; there are file, k, temperature"),
         ("aime24", {"name": "x"}, "unknown key name"),
-        ("aime24", {"k": 0}, "k=0: at least one"),
+        ("aime24", {"k": 0}, "k=0: must be at least 1"),
         ("aime24", {"k": 2.5}, r"k=2\.5: expected a whole number"),
         ("aime24", {"k": None}, "k=None: expected a whole number"),
         ("aime24", {"top_p": "high"}, "top_p=high: expected a number"),

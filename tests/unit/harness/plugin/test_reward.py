@@ -134,7 +134,7 @@ def test_run_single_is_concurrent_and_agrees_with_score(paper: PartsRewardManage
 
 
 def test_refusals(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="overlong_buffer_cfg acts on nothing"):
+    with pytest.raises(ConfigError, match="overlong_buffer_cfg: unknown key"):
         make(grader="harness.tasks.tiny.grade", overlong_buffer_cfg={"enable": True, "len": 10})
     with pytest.raises(ConfigError, match="parts"):
         make(grader="harness.tasks.tiny.grade", parts=["format"])

@@ -15,7 +15,7 @@ from analysis.report.numbers import build_report
 from analysis.report.sections import contrast_tables
 from analysis.runs.load import AnalysisError, Runs, load_runs
 from analysis.statistics.claims import load_claims
-from analysis.statistics.fair import comparisons, tuning
+from analysis.statistics.comparison import comparisons, tuning
 from analysis.statistics.movement import with_movement
 
 RULES = load_claims().rules["tiny"]
@@ -34,8 +34,8 @@ def write_pair(root: Path, seeds: int = 3, **luspo: Any) -> None:
             write_run(root, metrics, experiment="tiny", arm=arm, seed=seed, controlled=controlled)
 
 
-def found(root: Path, quantity: str, notion: str) -> dict[str, Any]:
-    (record,) = [r for r in comparisons(load_runs(root), RULES) if (r["quantity"], r["notion"]) == (quantity, notion)]
+def found(root: Path, quantity: str, basis: str) -> dict[str, Any]:
+    (record,) = [r for r in comparisons(load_runs(root), RULES) if (r["quantity"], r["basis"]) == (quantity, basis)]
     return record
 
 
@@ -48,8 +48,8 @@ def reached(share: float, values: np.ndarray) -> float:
 def test_at_equal_steps_equal_curves_are_equal(tmp_path: Path) -> None:
     write_pair(tmp_path)
     for quantity, neutral in (("accuracy", 0), ("response length", 1)):
-        for notion in ("config-matched", "token-matched", "movement-matched"):
-            assert found(tmp_path, quantity, notion)["estimate"] == pytest.approx(neutral)
+        for basis in ("config-matched", "token-matched", "movement-matched"):
+            assert found(tmp_path, quantity, basis)["estimate"] == pytest.approx(neutral)
 
 
 def test_who_spends_more_is_compared_at_what_the_other_has_spent(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_table_says_the_notions_and_what_tuning_would_need(tmp_path: Path) -
     write_pair(tmp_path)
     runs = load_runs(tmp_path)
     assert tuning(runs) == {"arms": ["gspo", "luspo"], "grid": [1e-4, 3e-4, 9e-4], "compared_seeds": [0, 1, 2]}
-    (table,) = [t for t in contrast_tables(build_report(runs, load_claims()), "tiny") if t.name == "fair_tiny"]
+    (table,) = [t for t in contrast_tables(build_report(runs, load_claims()), "tiny") if t.name == "comparisons_tiny"]
     assert table.columns == ("arms", "quantity", "config-matched", "token-matched", "movement-matched")
     assert [entry.text for entry in table.entries[1]] == [
         "luspo - gspo", "accuracy", *["+0.00 points [+0.00, +0.00] (3)"] * 3

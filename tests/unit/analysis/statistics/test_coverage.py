@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from analysis.statistics.benchmarks import crossed, sign_flip
-from analysis.statistics.intervals import Interval, Values, holm, paired_t, t_interval, welch
+from analysis.statistics.intervals import Interval, Values, holm, t_interval, welch
 
 RUNS = (2, 3, 5, 10)
 QUESTIONS, SAMPLES = 20, 8
@@ -74,7 +74,7 @@ def test_students_interval_covers(n: int) -> None:
 def test_the_paired_interval_covers_whatever_pairs_share(n: int, shared: float) -> None:
     rng = np.random.default_rng(10 + n)
     a, b = rng.normal(0, shared, (4000, n)) + rng.normal(0, [[[2]], [[1]]], (2, 4000, n))
-    require_share([covers(paired_t(x + 0.3, y), 0.3) for x, y in zip(a, b, strict=True)], 0.95)
+    require_share([covers(t_interval(x + 0.3 - y), 0.3) for x, y in zip(a, b, strict=True)], 0.95)
 
 
 @pytest.mark.parametrize("n", RUNS)
@@ -91,7 +91,7 @@ def test_welchs_interval_covers_with_unequal_variances(n: int, ratio: float) -> 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_crossed_interval_covers_on_new_questions(n: int, setting: str) -> None:
     least, most = (0.94, 0.99) if n > 2 else (0.90, 0.995)
-    require_share([covers(crossed(d), EFFECT) for d in differences(30 + n, n, setting)], least, most)
+    require_share([covers(crossed([d]), EFFECT) for d in differences(30 + n, n, setting)], least, most)
 
 
 @pytest.mark.parametrize("setting", ["runs", "samples alone", "interaction"])
@@ -102,9 +102,9 @@ def test_students_interval_over_run_means_covers_on_the_benchmark(setting: str) 
 
 # The tests of no difference, as functions of the run x question shares of two arms.
 COMPARISONS: dict[str, Callable[[np.ndarray, np.ndarray], bool]] = {
-    "paired_t": lambda a, b: rejects(paired_t(a.mean(axis=1), b.mean(axis=1))),
+    "paired_t": lambda a, b: rejects(t_interval(a.mean(axis=1) - b.mean(axis=1))),
     "welch": lambda a, b: rejects(welch(a.mean(axis=1), b.mean(axis=1))),
-    "crossed": lambda a, b: rejects(crossed(a - b)),
+    "crossed": lambda a, b: rejects(crossed([a - b])),
     "sign_flip": lambda a, b: sign_flip(a.mean(axis=1) - b.mean(axis=1))[0] <= 0.05,
 }
 
@@ -144,7 +144,7 @@ def power(effect: float, error: float, df: float) -> float:
 @pytest.mark.parametrize(("n", "effect"), [(2, 4.0), (3, 2.0), (5, 1.0), (10, 1.0)])
 def test_power_over_runs(n: int, effect: float) -> None:
     a, b = np.random.default_rng(70 + n).normal(0, 1, (2, 3000, n))
-    paired = [rejects(paired_t(x + effect, y)) for x, y in zip(a, b, strict=True)]
+    paired = [rejects(t_interval(x + effect - y)) for x, y in zip(a, b, strict=True)]
     require_share(paired, power(effect, math.sqrt(2 / n), n - 1))
     require_share([rejects(t_interval(x + effect)) for x in a], power(effect, math.sqrt(1 / n), n - 1))
     if n >= 5:  # with fewer runs Welch's estimated degrees of freedom cost power
@@ -158,9 +158,9 @@ def test_power_on_new_questions(n: int) -> None:
     shape = (EXPERIMENTS, n, QUESTIONS)
     by_run, by_question, rest = (rng.normal(0, 1, s) for s in ((shape[0], n, 1), (shape[0], 1, QUESTIONS), shape))
     # With one source of variation it is Student's test over that source ...
-    found = [rejects(crossed(d)) for d in np.broadcast_to(1 + by_run, shape)]
+    found = [rejects(crossed([d])) for d in np.broadcast_to(1 + by_run, shape)]
     require_share(found, power(1, math.sqrt(1 / n), n - 1))
-    found = [rejects(crossed(d)) for d in np.broadcast_to(0.6 + by_question, shape)]
+    found = [rejects(crossed([d])) for d in np.broadcast_to(0.6 + by_question, shape)]
     require_share(found, power(0.6, math.sqrt(1 / QUESTIONS), QUESTIONS - 1))
     # ... and with all of them nearly the one that the true variances give.
     d = 0.8 + 0.3 * by_run + by_question + rest
@@ -172,7 +172,7 @@ def test_power_on_new_questions(n: int) -> None:
     variance = of_run + of_question - of_rest
     df = variance**2 / (of_run**2 / (n - 1) + of_question**2 / (QUESTIONS - 1))
     expected = power(0.8, math.sqrt(variance), df)
-    require_share([rejects(crossed(x)) for x in d], expected - 0.05, expected + 0.02)
+    require_share([rejects(crossed([x])) for x in d], expected - 0.05, expected + 0.02)
 
 
 @pytest.mark.parametrize("alternatives", [0, 3])

@@ -1,4 +1,4 @@
-"""The matching certificate: what was equal between the arms of an experiment, what differed, and how one knows."""
+"""The comparability report: what was equal between the arms of an experiment, what differed, and how one knows."""
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
@@ -10,7 +10,7 @@ from analysis.statistics.matched import require_matched
 KINDS = ("versions", "hardware")  # of the manifest: what may differ between matched runs, and is shown
 
 
-def certificate(runs: Runs, varies: Sequence[str] = ()) -> dict[str, Any]:
+def comparability(runs: Runs, varies: Sequence[str] = ()) -> dict[str, Any]:
     """What can be said about the matching of one experiment's runs, as JSON would hold it.
 
     matched, why_not: ``require_matched``. fingerprints: fingerprint -> arms. treatment: key -> arm -> value, of the

@@ -1,4 +1,4 @@
-"""One contrast under each notion of fair that the runs allow: at equal steps, tokens and movement.
+"""One contrast under each basis of comparison that the runs allow: at equal steps, tokens and movement.
 
 Descriptive: no claim is decided on it. Movement is what the axis ``kl`` of curves shows, the way that a policy has gone
 step by step (``analysis.statistics.movement``). Its distance from the start is not recorded.
@@ -13,8 +13,8 @@ from analysis.statistics.movement import with_movement
 from analysis.statistics.pairs import Sample, collect, experiment_runs
 from analysis.statistics.quantities import QUANTITIES
 
-FAIR = {
-    "config-matched": "equal in every setting but the treatment, compared at equal steps (the paper's notion)",
+BASES = {
+    "config-matched": "equal in every setting but the treatment, compared at equal steps (as in the paper)",
     "token-matched": "compared after equal numbers of tokens spent on training",
     "movement-matched": "compared after equal movement: the KL to the policies that sampled, summed over steps (x axis "
     "kl); the KL to the start is not recorded",
@@ -29,7 +29,7 @@ GRID = (1 / 3, 1.0, 3.0)  # times the learning rate of the experiment
 
 
 def comparisons(runs: Runs, rules: Mapping[str, Any], level: float = 0.95) -> list[dict[str, Any]]:
-    """Every pair of ``PAIRS`` that has runs, by outcome and notion: notion and the columns of ``Effect.record``.
+    """Every pair of ``PAIRS`` that has runs, by outcome and basis: basis and the columns of ``Effect.record``.
 
     Length is that of the window ``end``, accuracy that of the run; at equal tokens or movement the window is that of
     the run that has spent less (``quantities.at_equal``). Arms that are not matched have no estimate and the reason.
@@ -39,13 +39,13 @@ def comparisons(runs: Runs, rules: Mapping[str, Any], level: float = 0.95) -> li
     found = []
     for pair in (pair for pair in PAIRS if there.issuperset(pair)):
         for outcome, (quantity, window, unit) in OUTCOMES.items():
-            for notion, suffix in AT_EQUAL.items():
+            for basis, suffix in AT_EQUAL.items():
                 try:
                     sample = collect(members, pair, QUANTITIES[quantity + suffix], window)
                 except AnalysisError as error:
                     sample = Sample(pair, missing=str(error))
                 effect = Effect(outcome, " - ".join(pair), unit, sample.interval(level), sample)
-                found.append({"notion": notion, **effect.record()})
+                found.append({"basis": basis, **effect.record()})
     return found
 
 
