@@ -24,7 +24,7 @@ RUNS ?= $(foreach e,$(subst $(comma), ,$(EXPERIMENT)),$(if $(filter reference/%,
 NAME ?= $(subst /,-,$(subst $(comma),+,$(EXPERIMENT)))
 
 
-.PHONY: help setup doctor sweep report notebook eval readme docs test test-fast test-slow test-faults lint bench clean
+.PHONY: help setup doctor sweep report notebook eval readme docs test test-fast test-slow test-faults lint bench gpu-kit clean
 
 help:  ## this help
 	@sed -n 's/^# \(make\|Variables\)/\1/p' Makefile
@@ -89,5 +89,8 @@ bench: setup  ## seconds per step and to the first step, beside TRL and bare ver
 	$(PY) tests/bench/grading_bench.py
 	$(PY) tests/bench/analysis_bench.py
 
+gpu-kit: setup  ## pack a check for one GPU machine without a network, into build/gpu-kit (tests/gpu_kit/pack.py says how)
+	$(PY) tests/gpu_kit/pack.py
+
 clean:  ## delete what can be made again: environment, caches, assets (never runs)
-	rm -rf $(VENV) $(VENV)-bench results/assets .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(VENV)-bench build results/assets .pytest_cache .ruff_cache *.egg-info
