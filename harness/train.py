@@ -217,14 +217,12 @@ def _hardware() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The checkout's git commit, with a + if files differ from it; None outside git."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """The checkout's git commit, with a + if files differ from it; None outside git, or where git is not installed."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
     return described.stdout.strip() or None
 
 

@@ -28,7 +28,7 @@ MEGATRON_SETUP = (
 
 
 def versions(flat: Flat) -> Iterator[Finding]:
-    """Python and packages against pyproject.toml. What only the analysis needs may have another version."""
+    """Python and packages against pyproject.toml; a fault in what only the analysis needs is a warning."""
     project = tomllib.loads(PYPROJECT.read_text())["project"]
     python = platform.python_version()
     wrong = []
@@ -45,7 +45,7 @@ def versions(flat: Flat) -> Iterator[Finding]:
             requirement = Requirement(line)
             there = installed(requirement.name)
             if there is None:
-                wrong.append(failure(f"{requirement.name} is not installed, pinned to {requirement.specifier}", SETUP))
+                wrong.append(other(f"{requirement.name} is not installed, pinned to {requirement.specifier}", SETUP))
             elif not requirement.specifier.contains(there, prereleases=True):
                 wrong.append(other(f"{requirement.name} {there}, pinned to {requirement.specifier}", SETUP))
     yield from wrong or [ok(f"Python {python} and {sum(map(len, groups.values()))} packages as pinned")]

