@@ -128,13 +128,20 @@ def smollm2_weights() -> str:
 
 def train(root: Path, overrides: tuple[str, ...], seconds: float) -> dict[str, Any]:
     """Train for real: the medians of RUN_COLUMNS, seconds until the first step was done and until the end."""
+    from harness.run.process import end_session
     from harness.rundir import find_runs
 
     began = time.time()
     command = [sys.executable, "-m", "harness.train", f"harness.root={root}", *overrides]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=seconds)
-    if done.returncode:
-        raise RuntimeError(f"status {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    finally:
+        end_session(process.pid)
+    if process.returncode:
+        raise RuntimeError(f"status {process.returncode}: {said[-2000:]}")
     (run,) = find_runs(root)
     metrics, _ = run.metrics()
     later = [data for step, data in metrics.items() if step > 1] or list(metrics.values())
@@ -235,8 +242,12 @@ def markdown(found: dict[str, Any]) -> str:
         table(["run", "start and end s", *RUN_COLUMNS], rows),
     ]
     if found["failed"]:
-        parts += ["## Failed", "\n".join(f"- {name}: {why.splitlines()[-1]}" for name, why in found["failed"].items())]
+        parts += ["## Failed", "\n".join(f"- {name}: {_last_line(why)}" for name, why in found["failed"].items())]
     return "\n\n".join(parts) + "\n"
+
+
+def _last_line(why: str) -> str:
+    return re.sub(r"Command '.*' timed out", "timed out", why.splitlines()[-1])
 
 
 def main() -> int:
@@ -287,12 +298,11 @@ def main() -> int:
             found["runs"][run] = result
 
     tiny = [run for run in roots if run.startswith("tiny")]
-    with ThreadPoolExecutor(len(tiny) + 2) as pool:
-        weights = pool.submit(attempt, "smollm2: weights", smollm2_weights)
+    with ThreadPoolExecutor(len(tiny) + 1) as pool:
         of_losses = pool.submit(attempt, "losses", lambda: losses(given.device))
         list(pool.map(one, tiny))
-    weights.result()
     found["losses"] = of_losses.result() or []
+    attempt("smollm2: weights", smollm2_weights)
     found["compared"] = attempt("compared", lambda: compared(roots)) or {}
     for run in roots:
         if run not in tiny:
