@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.config import ConfigError
+from harness.config import ConfigError, say_error
 from harness.tasks.hub.prepare import card_of, folder_of, prepare
 from harness.tasks.hub.table import BENCHMARKS, BUILT_HERE, DATA_SETS
 from harness.tasks.registry import asset_builders
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             card = prepare(args.name, args.source, out, args.prompt, args.seed, args.heldout, args.drop_invalid)
             print("\n".join(summary(card, out)))
     except (ConfigError, OSError) as error:
-        sys.exit(f"error: {error}")
+        say_error(error)
+        return 2
     return 0
 
 

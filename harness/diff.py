@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from harness.config import say_error
 from harness.config.matching import differences
 from harness.rundir import RunDir, RunDirError
 
@@ -19,7 +20,8 @@ def main() -> int:
     try:
         a, b = RunDir(args.run_a).manifest(), RunDir(args.run_b).manifest()
     except RunDirError as error:
-        sys.exit(f"error: {error}")
+        say_error(error)
+        return 2
     console = Console()
     names = [f"{m['experiment']}/{m['arm']}/seed={m['seed']}" for m in (a, b)]
     for kind in ("treatment", "controlled", "execution", "versions", "hardware"):

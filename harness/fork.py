@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.config import say_error
 from harness.paths import ROOT
 from harness.run.checkpoints import checkpoints, intact
 from harness.rundir import RunDir, RunDirError
@@ -72,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             overrides = fork_overrides(RunDir(path), args.step)
         except RunDirError as error:
-            sys.exit(f"error: {error}")
+            say_error(error)
+            return 2
         algos = [f"algo={args.algos}"] if args.algos else []
         command = [sys.executable, "-m", "harness.train", "-m", *overrides, *algos, *args.set]
         codes.append(subprocess.run(command, check=False, cwd=ROOT).returncode)

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from harness.config import ConfigError, compose
+from harness.config import ConfigError, compose, say_error
 from harness.paths import ROOT
 
 SETTINGS = ROOT / "results" / "paper" / "settings.yaml"
@@ -186,11 +185,15 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def main(names: Sequence[str]) -> int:
     """Print the table of each preset named, of all without a name; what is wrong ends in one line."""
+    if {"-h", "--help"} & set(names):
+        print(__doc__)
+        return 0
     try:
         for name in names or PRESETS:
             print(f"## {name}\n\n{markdown(table(compose([f'experiment={name}']), load_settings()))}\n")
-    except (ConfigError, HydraException) as error:
-        sys.exit(f"error: {str(error).splitlines()[0]}")
+    except ConfigError as error:
+        say_error(error)
+        return 2
     return 0
 
 

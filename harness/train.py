@@ -20,12 +20,21 @@ from typing import Any
 import hydra
 import psutil
 from filelock import FileLock, Timeout
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from harness.config import ConfigError, digest, flatten, matching, register
+from harness.config import (
+    ConfigError,
+    compose,
+    digest,
+    effective,
+    flatten,
+    matching,
+    parse,
+    register,
+    say_error,
+    say_warning,
+)
 from harness.doctor import checkup, rules
 from harness.grading import mathematics
 from harness.losses.registry import spec_of
@@ -40,6 +49,7 @@ from harness.tasks.registry import build_assets
 
 PACKAGES = ("verl", "torch", "ray", "transformers", "tensordict", "TransferQueue", "hydra-core", "pandas", "numpy")
 # Exit statuses, for whoever launched the run.
+PLAIN: Any = {"markup": False, "highlight": False, "soft_wrap": True}  # how paths are printed
 FAILED, REFUSED, PREEMPTED, INTERRUPTED = 1, 2, os.EX_TEMPFAIL, 130
 
 
@@ -48,17 +58,17 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
 
     Returns (run directory, manifest, warnings); raises ``ConfigError``.
     """
-    try:
-        flat, built = flatten(config), flatten(build_assets(config))
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from None
+    flat = flatten(config)
+    rules.settings(flat)  # before half a minute is spent on a base model
+    built = flatten(build_assets(config))
     if built["harness.fork_from"]:
         built["harness.fork_from"] = str(ROOT / built["harness.fork_from"])
     warnings = rules.check(built)
     if built["trainer.device"] != "cpu":
         warnings += checkup.before_run(built)
     kinds = matching.classify(flat, matching.content_hashes(built))
-    arm = matching.arm_name(flat, overrides)
+    different = effective(overrides, lambda word: matching.may_make_an_arm(word, flat))
+    arm = matching.arm_name(flat, different)
     manifest = {
         "experiment": flat["harness.experiment"] + flat["harness.suffix"],
         "arm": arm,
@@ -81,7 +91,7 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
         "hardware": _hardware(),
     }
     OmegaConf.update(config, "harness.arm", arm)
-    return RunDir(matching.run_path(flat, overrides)), manifest, warnings
+    return RunDir(matching.run_path(flat, different)), manifest, warnings
 
 
 def open_run(run: RunDir, manifest: dict[str, Any], config: DictConfig) -> None:
@@ -91,13 +101,7 @@ def open_run(run: RunDir, manifest: dict[str, Any], config: DictConfig) -> None:
     that differ otherwise; what is there is never overwritten.
     """
     if run.path.exists() and any(p for p in run.path.iterdir() if p.name not in BEFORE_A_RUN):
-        old = run.manifest()
-        changed: dict[str, tuple[Any, Any]] = {}
-        for kind in ("treatment", "controlled"):
-            changed |= matching.differences(old[kind], manifest[kind])
-        if changed:
-            shown = "; ".join(f"{key}: {a} there, {b} now" for key, (a, b) in list(changed.items())[:8])
-            raise ConfigError(f"{run.path} was made with other settings ({shown}); use another harness.root or move it")
+        old = _refuse_other_settings(run, manifest)
         manifest = {**manifest, "created": old["created"]}
         if "step1_responses" in old:
             manifest["step1_responses"] = old["step1_responses"]
@@ -112,15 +116,42 @@ def train(config: DictConfig, overrides: list[str], console: Console) -> int:
     """Do one run; returns its exit status: 0 for done, ``FAILED`` or ``PREEMPTED``. Raises ``ConfigError``."""
     run, manifest, warnings = prepare(config, overrides)
     for warning in warnings:
-        console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+        say_warning(warning)
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(run.path / ".lock", timeout=0):
             _refuse_elsewhere(run)
+            if _finished(run, manifest):
+                _merge(run)
+                asked = manifest["planned_steps"]
+                more = f", {asked} were asked for" if asked != run.last_step() else ""
+                console.print(f"{run.path} is done ({run.last_step()} steps{more}), skipped", **PLAIN)
+                return 0
             open_run(run, manifest, config)
             return _train_locked(run, manifest["planned_steps"], config, console)
     except Timeout:
         raise ConfigError(f"{run.path} {BEING_TRAINED} by another process on this machine") from None
+
+
+def _finished(run: RunDir, manifest: dict[str, Any]) -> bool:
+    """Whether the steps that are asked for are done; such a run is not written to. Raises ``ConfigError`` as
+    ``open_run``."""
+    if not (run.path / "status.json").exists() or run.status().get("state") != "done":
+        return False
+    _refuse_other_settings(run, manifest)
+    return run.last_step() >= manifest["planned_steps"]
+
+
+def _refuse_other_settings(run: RunDir, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest that is there; ``ConfigError`` with the keys that differ if it was made by other settings."""
+    old = run.manifest()
+    changed: dict[str, tuple[Any, Any]] = {}
+    for kind in ("treatment", "controlled"):
+        changed |= matching.differences(old[kind], manifest[kind])
+    if changed:
+        shown = "; ".join(f"{key}: {a} there, {b} now" for key, (a, b) in list(changed.items())[:8])
+        raise ConfigError(f"{run.path} was made with other settings ({shown}); use another harness.root or move it")
+    return old
 
 
 def _refuse_elsewhere(run: RunDir) -> None:
@@ -134,11 +165,6 @@ def _refuse_elsewhere(run: RunDir) -> None:
 
 def _train_locked(run: RunDir, planned: int, config: DictConfig, console: Console) -> int:
     """Continue the run from its last whole checkpoint, or start it (from ``harness.fork_from`` if that is set)."""
-    if run.last_step() >= planned and run.status().get("state") == "done":
-        run.write_status("done", planned_steps=planned)
-        _merge(run, console)
-        console.print(f"{run.path} is done ({run.last_step()} steps), skipped", highlight=False, soft_wrap=True)
-        return 0
     step, checkpoint = resume_point(run)
     skipped = passed_over(run, step)
     drop_checkpoints(run, step, config.trainer.max_actor_ckpt_to_keep)
@@ -150,7 +176,7 @@ def _train_locked(run: RunDir, planned: int, config: DictConfig, console: Consol
         why = f"not whole, or without a record: {', '.join(skipped)}"
         run.add_event("checkpoint", attempt=number, step=step, message=why)
     if step:
-        console.print(f"continuing {run.path} after step {step}", highlight=False, soft_wrap=True)
+        console.print(f"continuing {run.path} after step {step}", **PLAIN)
     start = ROOT / config.harness.fork_from if config.harness.fork_from else None
     limits: Any = OmegaConf.to_container(config.harness.watch, resolve=True)
     watch = Watch(run, attempt, limits, step, planned)
@@ -167,22 +193,22 @@ def _train_locked(run: RunDir, planned: int, config: DictConfig, console: Consol
     finally:
         _close(run, attempt, {"state": state, "cause": cause, "error": error, "first_step": step, "began": began})
     if state == "done":
-        _merge(run, console)
+        _merge(run)
         minutes = run.status()["seconds"] / 60
-        console.print(f"{run.path}: done, {minutes:.1f} minutes", highlight=False, soft_wrap=True)
+        console.print(f"{run.path}: done, {minutes:.1f} minutes", **PLAIN)
         return 0
-    console.print(f"{run.path}: {error}\n  log: {attempt / 'log.txt'}", style="red", highlight=False, soft_wrap=True)
+    console.print(f"{run.path}: {error}\n  log: {attempt / 'log.txt'}", style="red", **PLAIN)
     return PREEMPTED if cause == "preempted" else FAILED
 
 
-def _merge(run: RunDir, console: Console) -> None:
+def _merge(run: RunDir) -> None:
     """The finished run's responses as one file; if that fails they stay as they are, which every reader knows."""
     from harness.run.merge import merge  # pyarrow is not needed to start a run
 
     try:
         merge(run)
     except RunDirError as error:
-        console.print(f"warning: {error}", style="yellow", highlight=False, soft_wrap=True)
+        say_warning(error)
 
 
 def _verdict(run: RunDir, planned: int, status: int, said: str | None) -> tuple[str, str | None, str | None]:
@@ -227,39 +253,40 @@ def _commit() -> str | None:
 
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
-def _run(config: DictConfig) -> None:
-    """Hydra's task: one run. A multirun does not come here: its launcher starts one process of this module a run."""
-    overrides = list(HydraConfig.get().overrides.task)
-    console = Console(stderr=True)
-    try:
-        status = train(config, overrides, console)
-    except (ConfigError, RunDirError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
-        status = REFUSED
-    except OSError as error:  # where even the status could not be written
-        console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
-        status = FAILED
-    if status:
-        sys.exit(status)
+def _hydra(_: DictConfig) -> None:
+    """Hydra's task. A multirun does not come here either: its launcher starts one process of this module a run."""
 
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def main() -> None:
-    """Entry point of ``python -m harness.train``."""
-    try:
-        register()
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
+def main() -> int:
+    """Entry point of ``python -m harness.train``; returns the exit status."""
+    words, flags = [w for w in sys.argv[1:] if not w.startswith("-")], {w for w in sys.argv[1:] if w.startswith("-")}
+    if flags & {"-h", "--help"}:
+        print(__doc__)
+        return 0
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _run()
+        if not flags:
+            return train(compose(words), words, Console(stderr=True))
+        register()
+        if flags <= {"-m", "--multirun"}:  # what is wrong in all runs is said before Hydra takes over
+            several = parse(words, multirun=True)
+            compose([word for word, one in zip(words, several, strict=True) if not one.is_sweep_override()])
+        _hydra()
+    except (ConfigError, RunDirError) as error:
+        say_error(error)
+        return REFUSED
+    except OSError as error:  # where even the status could not be written
+        say_error(error)
+        return FAILED
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it stopped", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

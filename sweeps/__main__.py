@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from harness.config import ConfigError
+from harness.config import ConfigError, say_error
 from sweeps.control import cancel, run_sweep
 from sweeps.definition import load, names
 from sweeps.next_steps import sweeps_command
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{arguments[0]}: the sweep's name is missing; there are {', '.join(names())}")
         return COMMANDS[arguments[0]](arguments[1], arguments[2:], console)
     except ConfigError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+        say_error(error)
         return 2
     except KeyboardInterrupt:
         return 130

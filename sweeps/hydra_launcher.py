@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from rich.console import Console
 
-from harness.config import ConfigError
+from harness.config import ConfigError, say_error
 from sweeps.control import launcher, run_trials
 from sweeps.scheduler import Rules
 from sweeps.trials import trials_of
@@ -58,7 +58,7 @@ class SweepLauncher(Launcher):
             where = launcher(self.kind, self.settings)
             status = run_trials(trials_of(job_overrides), where, Rules(), console)
         except ConfigError as error:
-            console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+            say_error(error)
             sys.exit(2)
         if status:
             sys.exit(status)

@@ -5,10 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from harness.config import ConfigError, compose, flatten, matching
+from harness.config import ConfigError, compose, effective, flatten, matching
+from harness.doctor import rules
 from harness.estimate import cost
 from harness.estimate.architecture import shape_of
 from harness.rundir import RunDir
@@ -71,16 +69,17 @@ def trials_of(jobs: Iterable[Sequence[str]]) -> list[Trial]:
 
 
 def trial_of(overrides: Sequence[str]) -> Trial:
-    """The trial of one list of overrides of ``harness.train``; nothing is built or written."""
-    try:
-        flat = flatten(compose(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
+    """The trial of one list of overrides of ``harness.train``; nothing is built or written.
+
+    Raises ``ConfigError`` for what does not compose and for settings that do not fit together.
+    """
+    flat = flatten(compose(overrides))
+    rules.settings(flat)
     nodes, ranks = flat["trainer.nnodes"], flat["trainer.n_gpus_per_node"]
     gpus = nodes * ranks if flat["trainer.device"] != "cpu" else 0
     steps = flat[matching.STEPS]
     hours, disk = _needs(flat, steps)
-    path = matching.run_path(flat, list(overrides))
+    path = matching.run_path(flat, effective(overrides, lambda word: matching.may_make_an_arm(word, flat)))
     return Trial(tuple(overrides), path, steps, nodes, ranks, gpus, hours, disk, flat["harness.memory_gb"])
 
 

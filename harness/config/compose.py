@@ -6,21 +6,27 @@ import importlib.util
 import json
 import math
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hydra
 import psutil
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from harness.config import schema
+from harness.config.errors import ConfigError, did_you_mean, one_line
+from harness.config.overrides import groups, no_such_name, parse
 from harness.losses.registry import importance_sampling_level
 from harness.paths import CONF
 
-
-class ConfigError(Exception):
-    """Something the user can mend; the message is one line: what is wrong, where, what would be right."""
+TWICE = re.compile(r"Multiple values for ([^.]+)\.")
+COULD_NOT = re.compile(r"(?:Could not override|Key not found:?|Error merging override) '?([^'\s]+?)'?\.?\s")
 
 
 def register() -> None:
@@ -47,17 +53,91 @@ def side_by_side(memory_gb: float) -> int:
 
 
 def compose(overrides: Iterable[str]) -> DictConfig:
-    """The configuration that ``python -m harness.train OVERRIDES`` would run, before assets are built."""
+    """The configuration that ``python -m harness.train OVERRIDES`` would run, before assets are built.
+
+    Raises ``ConfigError``, one line, for whatever can be known from the words alone: a word that is none, a name or key
+    that there is not, a value of another type or out of range.
+    """
+    words = tuple(overrides)
+    parsed = parse(words)
+    config = _composed(words)
+    try:
+        flat = flatten(config)
+    except ConfigError as error:
+        raise ConfigError(f"{' '.join(words)}: {error}") from None
+    schema.check(flat)
+    keys = [one.key_or_group for one in parsed if not one.is_add() and not one.is_delete()]
+    others = [key for key in keys if key not in groups() and key not in schema.SCHEMA]
+    if others:
+        chosen = tuple(w for w, one in zip(words, parsed, strict=True) if one.key_or_group in groups())
+        schema.check(flat, others, _flat(chosen))
+    return config
+
+
+def effective(overrides: Iterable[str], counts: Callable[[str], bool] = lambda _: True) -> list[str]:
+    """The overrides without those that only say what holds anyway, such as the default learning rate.
+
+    counts: which overrides are asked at all (each costs a composition); the others stay. Raises as ``compose``.
+    """
+    words = tuple(overrides)
+
+    def changes_nothing(word: str) -> bool:
+        try:
+            return _flat(tuple(other for other in words if other != word)) == _flat(words)
+        except ConfigError:  # another word needs this one
+            return False
+
+    return [word for word in words if not (counts(word) and changes_nothing(word))]
+
+
+@cache
+def _flat(words: tuple[str, ...]) -> dict[str, Any]:
+    """The flat configuration of these words, not to be changed."""
+    return flatten(_composed(words))
+
+
+def _composed(words: Sequence[str]) -> DictConfig:
+    """Hydra's composition, its errors as ``ConfigError``."""
     register()
     inside = GlobalHydra.instance().is_initialized()  # in a multirun, whose Hydra looks into the same folders
     with contextlib.nullcontext() if inside else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("train", overrides=list(overrides))
+        try:
+            return hydra.compose("train", overrides=list(words))
+        except MissingConfigException as error:
+            raise _no_such_name(error) from None
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise _no_such_key(words, error) from None
+
+
+def _no_such_name(error: MissingConfigException) -> ConfigError:
+    missing, options = error.missing_cfg_file or "", [str(one) for one in error.options or ()]
+    group, _, name = missing.rpartition("/")
+    return no_such_name(f"{group}={name}", group, name, options)
+
+
+def _no_such_key(words: Sequence[str], error: Exception) -> ConfigError:
+    if twice := TWICE.match(str(error)):
+        word = next((word for word in words if word.startswith(f"+{twice.group(1)}=")), twice.group(1))
+        return ConfigError(f"{word}: a run has one {twice.group(1)} already; give it without the +")
+    found = COULD_NOT.match(str(error))
+    if not found:
+        return ConfigError(f"{' '.join(words)}: {one_line(str(error).partition('Config search path')[0])}")
+    key = found.group(1)
+    word = next((word for word in words if word.partition("=")[0] == key), key)
+    hint = did_you_mean(key, [*groups(), *_flat(())])
+    return ConfigError(f"{word}: no such setting{hint}; a setting that verl's files do not list is given as +{key}=...")
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """A resolved configuration as ``{"a.b.c": value}``; lists stay values, an empty mapping is a value."""
+    """A resolved configuration as ``{"a.b.c": value}``; lists stay values, an empty mapping is a value.
+
+    Raises ``ConfigError`` where a value refers to a key that there is not.
+    """
     if isinstance(config, DictConfig):
-        config = OmegaConf.to_container(config, resolve=True)
+        try:
+            config = OmegaConf.to_container(config, resolve=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(one_line(str(error).splitlines()[0] + _where(error))) from None
     flat: dict[str, Any] = {}
     for name, value in config.items():
         key = f"{prefix}{name}"
@@ -66,6 +146,11 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
+
+
+def _where(error: OmegaConfBaseException) -> str:
+    key = getattr(error, "full_key", None)
+    return f" (at {key})" if key else ""
 
 
 def digest(content: Any) -> str:

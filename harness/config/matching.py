@@ -170,20 +170,27 @@ def content_hashes(flat: dict[str, Any]) -> dict[str, str]:
 def arm_name(flat: dict[str, Any], overrides: list[str]) -> str:
     """``luspo``, ``gspo,clip=own``, ``luspo,lr=2e-06``: the algorithm and whatever else was asked for.
 
-    Overrides that cannot change what is learnt do not make an arm. Raises nothing; the name is safe as a folder.
+    overrides: of ``config.effective``, so that what holds anyway makes no arm. Those that cannot change what is learnt
+    make none either. Raises nothing; the name is safe as a folder.
     """
     parts = [flat["harness.algo"]]
     if flat["harness.clip"] != flat["harness.default_clip"]:
         parts.append(f"clip={flat['harness.clip']}")
-    extra = []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        key = key.lstrip("+~")
-        if key not in NOT_IN_ARM and (_matches(key, HARNESS_IN_ARM) or not is_execution(key, flat)):
-            extra.append(f"{_short(key, flat)}={_canonical(value)}")
+    words = [(_key(word), word.partition("=")[2]) for word in overrides if may_make_an_arm(word, flat)]
+    extra = [f"{_short(key, flat)}={_canonical(value)}" for key, value in words]
     name = ",".join(parts + sorted(extra))
     safe = "".join(c if c.isalnum() or c in "=,.+-_" else "_" for c in name)
     return safe if len(safe) <= 120 else f"{safe[:100]}-{digest(name)}"
+
+
+def may_make_an_arm(override: str, flat: dict[str, Any]) -> bool:
+    """Whether an override can change what is learnt and is not named elsewhere in the run's path."""
+    key = _key(override)
+    return key not in NOT_IN_ARM and (_matches(key, HARNESS_IN_ARM) or not is_execution(key, flat))
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def run_path(flat: dict[str, Any], overrides: list[str]) -> Path:

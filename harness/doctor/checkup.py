@@ -48,17 +48,10 @@ def checks() -> dict[str, Check]:
 
 
 def composed(overrides: Sequence[str]) -> Flat:
-    """The flat configuration; raises ``ConfigError`` with what Hydra says, the options that there are included."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+    """The flat configuration; raises ``ConfigError``, and ImportError where packages are missing."""
+    from harness.config import compose, flatten
 
-    from harness.config import ConfigError, compose, flatten
-
-    try:
-        return flatten(compose(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        said, _, _ = str(error).partition("Config search path")
-        raise ConfigError(" ".join(said.split())) from None
+    return flatten(compose(overrides))
 
 
 def diagnose(overrides: Sequence[str]) -> Iterator[tuple[str, Finding]]:
@@ -105,6 +98,9 @@ def line(name: str, finding: Finding) -> Table:
 
 def main(overrides: Sequence[str]) -> int:
     """Print the findings as they come; 1 if one of them is a failure."""
+    if {"-h", "--help"} & set(overrides):
+        print(__doc__)
+        return 0
     console = Console(width=WIDTH, highlight=False)
     counts = dict.fromkeys(STYLES, 0)
     for name, finding in diagnose(overrides):

@@ -26,17 +26,28 @@ SEQUENCE_RANGE_LIMIT = 0.05  # the usual ranges of a sequence's mean ratio are a
 
 
 def check(flat: dict[str, Any]) -> list[str]:
-    """Warnings about a flat resolved configuration; raises ``ConfigError`` at the first thing that cannot work."""
-    refuse_secrets(flat)
-    _misleading_keys(flat)
-    _unsupported(flat)
-    _batch_sizes(flat)
-    _loss(flat)
+    """Warnings about a flat resolved configuration with assets built; raises ``ConfigError`` at the first thing that
+    cannot work."""
+    settings(flat)
+    files(flat)
+    return list(warnings(flat))
+
+
+def settings(flat: dict[str, Any]) -> None:
+    """Raise ``ConfigError`` for the first of ``SETTINGS`` that is broken; nothing needs to be built for that."""
+    for rule in SETTINGS:
+        rule(flat)
+
+
+def files(flat: dict[str, Any]) -> None:
+    """Raise ``ConfigError`` for the first file that is missing or wrong: model, checkpoint of a fork, data.
+
+    flat: with assets built.
+    """
     _model_folder(flat)
     _fork_point(flat)
     for key in ("data.train_files", "data.val_files"):
         _data_file(flat, key)
-    return list(_warnings(flat))
 
 
 def _misleading_keys(flat: dict[str, Any]) -> None:
@@ -159,7 +170,7 @@ def _data_file(flat: dict[str, Any], key: str) -> None:
         raise ConfigError(f"{key} has {rows} prompts, fewer than data.train_batch_size={flat['data.train_batch_size']}")
 
 
-def _warnings(flat: dict[str, Any]) -> Iterator[str]:
+def warnings(flat: dict[str, Any]) -> Iterator[str]:
     high = flat[f"{ACTOR}.clip_ratio_high"]
     high = flat[f"{ACTOR}.clip_ratio"] if high is None else high
     if flat["harness.importance_sampling_level"] == "sequence" and high >= SEQUENCE_RANGE_LIMIT:
@@ -174,3 +185,6 @@ def _warnings(flat: dict[str, Any]) -> Iterator[str]:
             yield f"{key}=true runs Python code that comes with the model's files"
     if flat["trainer.save_freq"] <= 0:
         yield "trainer.save_freq is off: an interrupted run starts again from step 1"
+
+
+SETTINGS = (refuse_secrets, _misleading_keys, _unsupported, _batch_sizes, _loss)

@@ -17,8 +17,6 @@ from harness.doctor.software import SETUP
 from harness.paths import ROOT
 from harness.tasks.registry import asset_path
 
-# The rules that need no file, each asked for itself so that one run of the doctor names all faults.
-RULES = (rules._misleading_keys, rules._unsupported, rules._batch_sizes, rules._loss, rules._fork_point)
 WANDB_HOST = "https://api.wandb.ai"
 GRADER = "reward.reward_kwargs.grader"
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
@@ -28,9 +26,11 @@ def settings(flat: Flat) -> Iterator[Finding]:
     """``harness.doctor.rules``: a failure for each rule that is broken, and its warnings."""
     if flat["harness.fork_from"]:
         flat = {**flat, "harness.fork_from": str(ROOT / flat["harness.fork_from"])}
-    broken = [finding for rule in RULES for finding in findings(lambda flat, rule=rule: rule(flat) or (), flat)]
+    # Each rule is asked for itself, so that one run of the doctor names all faults.
+    every = (*rules.SETTINGS, rules._fork_point)
+    broken = [finding for rule in every for finding in findings(lambda flat, rule=rule: rule(flat) or (), flat)]
     yield from broken
-    warnings = [warning(text) for text in rules._warnings(flat)]
+    warnings = [warning(text) for text in rules.warnings(flat)]
     yield from warnings
     if not broken and not warnings:
         yield ok(f"{flat['harness.experiment']}, {flat['harness.algo']}, seed {flat['seed']}: settings fit together")

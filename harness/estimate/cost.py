@@ -18,17 +18,14 @@ Left out: the allocator's waste, buffers of communication, the vision tower's ar
 the longest response.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from harness.config import ConfigError, compose, flatten
+from harness.config import ConfigError, compose, flatten, say_error
 from harness.estimate.architecture import Shape, shape_of
 
 ACTOR = "actor_rollout_ref.actor"
@@ -220,11 +217,15 @@ def _gb(number: float) -> str:
 
 def main(overrides: list[str]) -> int:
     """Print the estimate of ``overrides``; what cannot be composed ends in one line."""
+    if {"-h", "--help"} & set(overrides):
+        print(__doc__)
+        return 0
     try:
         flat = flatten(compose(overrides))
         lines = rows(flat)
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {str(error).splitlines()[0]}")
+    except ConfigError as error:
+        say_error(error)
+        return 2
     table = Table("estimated", "", box=None)
     for what, amount in lines:
         table.add_row(what, amount)

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from yaml import YAMLError
 
-from harness.config import ConfigError
+from harness.config import ConfigError, say_error
 from harness.evaluate.benchmark import Benchmark, as_kind, load_benchmark
 from harness.evaluate.evaluation import BASE, evaluate, initial_model
 from harness.paths import ROOT
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         request = parse(arguments)
     except (ConfigError, RunDirError, TypeError, YAMLError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+        say_error(error)
         return 2
     results: list[tuple[RunDir, Benchmark, dict[str, Any]]] = []
     for run in request.runs:
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 target = initial_model(run) if step == 0 else run
                 found = evaluate(target, benchmark, step, request.engine, request.seed, console, request.gpus)
             except (ConfigError, RunDirError) as error:
-                console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+                say_error(error)
                 continue
             results.append((target, benchmark, found))
         for folder in run.eval.glob(".model-*"):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.config import say_error
 from harness.rundir import RENAMED, ResponseFile, RunDir, RunDirError, find_runs
 
 # Numbers that hardly repeat: dictionaries and statistics would be most of the bytes of such small groups.
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             elif files := merge(run):
                 print(f"{run.path}: {files} files are one now")
     except RunDirError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
         return 2
     return 0
 

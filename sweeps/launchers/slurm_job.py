@@ -27,7 +27,7 @@ import psutil
 from submitit.helpers import Checkpointable, DelayedSubmission
 from submitit.slurm.slurm import SlurmJobEnvironment
 
-from harness.config import ConfigError
+from harness.config import ConfigError, say_error
 from harness.paths import ROOT
 from harness.run.process import end_session, living
 from harness.rundir import LAUNCH_LOG, LAUNCHER_FOLDER, write_json
@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except ConfigError as error:
         if first:
-            print(f"error: {error}", file=sys.stderr)
+            say_error(error)
         return 2
     # Any: submitit's class is taken for a function by type checkers.
     given = (list(arguments.overrides), str(trial.path), arguments.start_seconds, resources(trial))
@@ -240,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = allocation()
     except TimeoutError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
         return 1
     except SystemExit as stopped:
         status = int(stopped.code or 0)

@@ -10,14 +10,17 @@ import pytest
 from doctoring import ACTOR, ADDRESS, MODEL, ROLLOUT, Flat, levels, only
 
 from harness.doctor import rules
-from harness.doctor.run import RULES, data, grader, lengths, settings, tracking
+from harness.doctor.run import data, grader, lengths, settings, tracking
 from harness.tasks.registry import asset_path
 
 
 def test_every_rule_of_the_checks_is_asked() -> None:
-    called = {name for name in rules.check.__code__.co_names if name.startswith("_")}
-    apart = {"_model_folder", "_data_file", "_warnings"}  # by `weights`, `data` and `settings`
-    assert {rule.__name__ for rule in RULES} | apart == called
+    """Those of ``rules.SETTINGS`` and the fork's checkpoint by `settings`, the other files by `weights` and `data`."""
+    called = {name for name in rules.files.__code__.co_names if name.startswith("_")}
+    assert called == {"_model_folder", "_fork_point", "_data_file"}
+    assert {name for name in vars(rules) if name.startswith("_") and callable(getattr(rules, name))} == (
+        called | {rule.__name__ for rule in rules.SETTINGS if rule.__name__.startswith("_")} | {"_nearest"}
+    )
 
 
 def test_each_broken_rule_is_a_line(tiny: Flat) -> None:
