@@ -8,17 +8,13 @@ skipped, an interrupted one continued, a directory with other settings refused.
 """
 
 import os
-import platform
 import signal
-import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import hydra
-import psutil
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -26,7 +22,6 @@ from rich.console import Console
 from harness.config import (
     ConfigError,
     compose,
-    digest,
     effective,
     flatten,
     matching,
@@ -36,8 +31,7 @@ from harness.config import (
     say_warning,
 )
 from harness.doctor import checkup, rules
-from harness.grading import mathematics
-from harness.losses.registry import spec_of
+from harness.manifest import describe, refuse_other_settings
 from harness.paths import CONF, ROOT
 from harness.run.checkpoints import condemn, drop_checkpoints, passed_over, resume_point
 from harness.run.failures import classify
@@ -47,9 +41,8 @@ from harness.run.watch import Watch
 from harness.rundir import BEFORE_A_RUN, BEING_TRAINED, STALE_SECONDS, RunDir, RunDirError, write_json
 from harness.tasks.registry import build_assets
 
-PACKAGES = ("verl", "torch", "ray", "transformers", "tensordict", "TransferQueue", "hydra-core", "pandas", "numpy")
-# Exit statuses, for whoever launched the run.
 PLAIN: Any = {"markup": False, "highlight": False, "soft_wrap": True}  # how paths are printed
+# Exit statuses, for whoever launched the run.
 FAILED, REFUSED, PREEMPTED, INTERRUPTED = 1, 2, os.EX_TEMPFAIL, 130
 
 
@@ -69,27 +62,7 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
     kinds = matching.classify(flat, matching.content_hashes(built))
     different = effective(overrides, lambda word: matching.may_make_an_arm(word, flat))
     arm = matching.arm_name(flat, different)
-    manifest = {
-        "experiment": flat["harness.experiment"] + flat["harness.suffix"],
-        "arm": arm,
-        "arm_id": digest(arm)[:8],
-        "algo": flat["harness.algo"],
-        "clip": flat["harness.clip"],
-        "seed": flat["seed"],
-        "loss": spec_of(built[f"{rules.ACTOR}.policy_loss.loss_mode"]).described(built[f"{rules.ACTOR}.loss_agg_mode"]),
-        "fingerprint": kinds.fingerprint,
-        "treatment": kinds.treatment,
-        "controlled": kinds.controlled,
-        "execution": kinds.execution,
-        "planned_steps": flat[matching.STEPS],
-        "overrides": overrides,
-        "created": time.time(),
-        "versions": {name: metadata.version(name) for name in PACKAGES}
-        | mathematics.versions()
-        | {"python": platform.python_version()},
-        "commit": _commit(),
-        "hardware": _hardware(),
-    }
+    manifest = describe(flat, built, kinds, arm, overrides)
     OmegaConf.update(config, "harness.arm", arm)
     return RunDir(matching.run_path(flat, different)), manifest, warnings
 
@@ -101,7 +74,7 @@ def open_run(run: RunDir, manifest: dict[str, Any], config: DictConfig) -> None:
     that differ otherwise; what is there is never overwritten.
     """
     if run.path.exists() and any(p for p in run.path.iterdir() if p.name not in BEFORE_A_RUN):
-        old = _refuse_other_settings(run, manifest)
+        old = refuse_other_settings(run, manifest)
         manifest = {**manifest, "created": old["created"]}
         if "step1_responses" in old:
             manifest["step1_responses"] = old["step1_responses"]
@@ -138,20 +111,8 @@ def _finished(run: RunDir, manifest: dict[str, Any]) -> bool:
     ``open_run``."""
     if not (run.path / "status.json").exists() or run.status().get("state") != "done":
         return False
-    _refuse_other_settings(run, manifest)
+    refuse_other_settings(run, manifest)
     return run.last_step() >= manifest["planned_steps"]
-
-
-def _refuse_other_settings(run: RunDir, manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest that is there; ``ConfigError`` with the keys that differ if it was made by other settings."""
-    old = run.manifest()
-    changed: dict[str, tuple[Any, Any]] = {}
-    for kind in ("treatment", "controlled"):
-        changed |= matching.differences(old[kind], manifest[kind])
-    if changed:
-        shown = "; ".join(f"{key}: {a} there, {b} now" for key, (a, b) in list(changed.items())[:8])
-        raise ConfigError(f"{run.path} was made with other settings ({shown}); use another harness.root or move it")
-    return old
 
 
 def _refuse_elsewhere(run: RunDir) -> None:
@@ -230,26 +191,6 @@ def _close(run: RunDir, attempt: Path, ending: dict[str, Any]) -> None:
     seconds = run.status().get("seconds", 0.0) + ended - ending["began"]
     gone = {"pid": None, "host": None, "seconds_left": None}
     run.write_status(state, last_step=reached, error=error, cause=cause, seconds=seconds, **gone)
-
-
-def _hardware() -> dict[str, Any]:
-    """What this machine is, without its name: processor, cores, memory in GiB."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return {"processor": model, "cores": os.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30)}
-
-
-def _commit() -> str | None:
-    """The checkout's git commit, with a + if files differ from it; None outside git, or where git is not installed."""
-    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    try:
-        described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return described.stdout.strip() or None
 
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")

@@ -1,5 +1,6 @@
 """Whether runs may be compared: they agree in every controlled key, or in all but those that are declared to vary."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ UNKNOWN = "unknown"  # what `require_matched` is told to let runs pass whose set
 # What runs on other data differ in (``require_matched``).
 DATA_KEYS = ("hash.train_data", "hash.heldout_data", "data.train_max_samples", "data.val_max_samples")
 MAX_KEYS_NAMED = 8
+MERGED = re.compile(r"[+]*(algo|clip|policy|task|experiment|cluster|tracking|sweep)=\[")
 PARENT = "hash.fork"  # the checkpoint that a fork started from
 
 
@@ -19,7 +21,11 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
     names two runs and up to 8 keys in which they differ, with both values. Runs without a fingerprint (imported ones)
     cannot be proved matched; they pass only where ``varies`` declares ``UNKNOWN`` too. Forks of other parents may have
     other seeds: a parent is then a part of the seed, within which everything is compared.
+
+    Also raises for an arm whose runs differ in their treatment, and for a run that merges several files of one group
+    (``algo=[dr_grpo,grpo]``, which Hydra takes and files under the last name).
     """
+    _require_one_loss_an_arm(runs)
     fingerprints = runs.runs["fingerprint"]
     unknown = runs.runs["run"][fingerprints == ""]
     if len(unknown) and len(runs.runs) > 1 and UNKNOWN not in varies:
@@ -50,6 +56,26 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
         if not differ:
             raise AnalysisError(
                 f"not matched: the fingerprints of {first} and {other} differ, but no controlled key does"
+            )
+
+
+def _require_one_loss_an_arm(runs: Runs) -> None:
+    first: dict[tuple[str, str], str] = {}
+    for row in runs.runs.to_dict("records"):
+        run, manifest = row["run"], runs.manifests[row["run"]]
+        merged = [word for word in manifest.get("overrides", ()) if MERGED.match(word)]
+        if merged:
+            raise AnalysisError(
+                f"not matched: {run} was started with {merged[0]}, so it is several files merged under one name; leave "
+                "it out, and train each name by itself"
+            )
+        other = first.setdefault((row["experiment"], row["arm"]), run)
+        a, b = (runs.manifests[name].get("treatment", {}) for name in (other, run))
+        differ = [key for key in sorted({*a, *b}) if a and b and a.get(key) != b.get(key)]
+        if differ:
+            named = ", ".join(f"{key} ({a.get(key)} | {b.get(key)})" for key in differ[:MAX_KEYS_NAMED])
+            raise AnalysisError(
+                f"not matched: {other} and {run} are called one arm, {row['arm']}, and differ in the treatment: {named}"
             )
 
 
