@@ -8,6 +8,7 @@ from pathlib import Path
 from analysis.report.write import REPORTS, FigureOptions, write_report
 from analysis.runs.load import AnalysisError, load_runs
 from analysis.statistics.arms import X_AXES
+from analysis.statistics.selection import Choice
 from analysis.tables.summary import print_summary
 
 
@@ -18,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = load_runs(args.runs)
         print_summary(runs)
         name = args.name or "+".join(runs.runs["experiment"].unique())
-        write_report(runs, name, args.out, FigureOptions(args.x, args.smooth, args.paper_axes, args.varies))
+        choice = Choice(args.varies, args.only, args.exclude)
+        write_report(runs, name, args.out, FigureOptions(args.x, args.smooth, args.paper_axes, choice))
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -30,7 +32,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m analysis",
         description="Print one row per run; decide the paper's claims; draw every figure that the runs allow; write "
         "tables, report.json and one HTML page that opens offline. Needs neither torch nor verl.",
-        epilog="Runs of one experiment share a figure and must be matched: equal in all that is not the treatment. "
+        epilog="Runs of one experiment share a figure and must be matched: equal in all that is not the treatment. Of "
+        "several matched groups the largest is reported, and the others are named with what differs. "
         "Exit code 2: input that cannot be analysed, with one line that says what.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders with any below")
@@ -43,6 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--paper-axes", action="store_true", help="draw the paper's figures within its axis limits")
     parser.add_argument("--varies", action="append", default=[], metavar="KEY", help="config key, or prefix of keys, "
                         "in which the runs may differ; may be repeated")  # fmt: skip
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="report only runs of this "
+                        "name, arm or seed (tiny/luspo/seed=0, luspo, 'seed=*'); may be repeated")  # fmt: skip
+    parser.add_argument("--exclude", action="append", default=[], metavar="NAME", help="leave out runs of this "
+                        "name, arm or seed; may be repeated")  # fmt: skip
     return parser
 
 

@@ -34,7 +34,8 @@ ARM_COLUMNS: dict[str, Callable[[Run], float]] = {
 
 
 def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Report:
-    """The whole report: level, claims (``Result.record``), experiments, runs (one row each, failed ones included).
+    """The whole report: level, claims (``Result.record``), experiments, runs (one row each, failed ones
+    included), left_out (run -> why it is not among them).
 
     Of each experiment: steps, devices, minutes, arms, comparability, and where there is what they need: comparisons
     and tuning (``analysis.statistics.comparison``), factorial, attribution and fork. An arm's quantities are over its
@@ -48,6 +49,7 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Repo
         "level": claims.level,
         "claims": [result.record() for result in evaluate(runs, claims)],
         "experiments": {},
+        "left_out": dict(runs.left_out),
         "runs": runs.runs.drop(columns="path").sort_values(["experiment", "arm", "seed"]).to_dict("records"),
     }
     for experiment in (*listed, *sorted(present.difference(listed))):

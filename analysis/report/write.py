@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,6 +22,7 @@ from analysis.statistics.arms import require_view, x_axis
 from analysis.statistics.claims import load_claims
 from analysis.statistics.matched import require_matched
 from analysis.statistics.movement import with_movement
+from analysis.statistics.selection import Choice, choose
 from analysis.tables.render import save as save_table
 from analysis.tables.settings import settings_table
 from harness.rundir import write_json
@@ -28,15 +30,22 @@ from harness.rundir import write_json
 REPORTS = Path("results/reports")
 PAPER_TABLES = (2, 3, 4, 5)
 
+PLAIN: Any = {"markup": False, "highlight": False, "soft_wrap": True}  # how paths and names are printed
+
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """How figures are drawn (``draw_figure``), and the keys in which their runs may differ (``require_matched``)."""
+    """How figures are drawn (``draw_figure``), and of which runs."""
 
     x: str = "step"
     smooth: int = 1
     paper_axes: bool = False
-    varies: Sequence[str] = ()
+    choice: Choice | None = None
+
+
+def varies_of(view: FigureOptions) -> Sequence[str]:
+    """The keys in which the runs may differ."""
+    return view.choice.varies if view.choice else ()
 
 
 def write_figures(
@@ -53,6 +62,8 @@ def write_figures(
     one figure would contrast them; or if no run recorded what the x axis needs.
     """
     console, view = console or Console(), view or FigureOptions()
+    runs = choose(runs, view.choice)
+    say_left_out(runs, console)
     several = runs.runs["experiment"].nunique() > 1
     written: list[Path] = []
     absent: list[str] = []
@@ -62,10 +73,10 @@ def write_figures(
             absent.append(f"missing {name}{f' in {experiment}' if several and experiment else ''}: {reason}")
             continue
         png, pdf = save(drawn, folder / name)
-        console.print(f"wrote {png} and .pdf", highlight=False, soft_wrap=True)
+        console.print(f"wrote {png} and .pdf", **PLAIN)
         written += [png, pdf]
     for line in absent:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, **PLAIN)
     return written
 
 
@@ -78,9 +89,11 @@ def write_report(
     """
     console, view = console or Console(), view or FigureOptions()
     folder = out or REPORTS / name
+    runs = choose(runs, view.choice)
+    say_left_out(runs, console)
     with console.status("claims and contrasts") as status:
         claims = load_claims()
-        report = build_report(runs, claims, view.varies)
+        report = build_report(runs, claims, varies_of(view))
         figures: dict[str, list[Drawn]] = {experiment: [] for experiment in report["experiments"]}
         absent: dict[str, dict[str, str]] = {experiment: {} for experiment in report["experiments"]}
         for experiment, figure, drawn, reason in _figures(runs, view, FIGURES):
@@ -98,8 +111,8 @@ def write_report(
             figures,
             absent,
             benchmarks=[
-                benchmark_table(runs, varies=view.varies),
-                *(paper_table(number, runs, published, varies=view.varies) for number in PAPER_TABLES),
+                benchmark_table(runs, varies=varies_of(view)),
+                *(paper_table(number, runs, published, varies=varies_of(view)) for number in PAPER_TABLES),
             ],
             settings=[settings_table(part.trained()) for part in parts],
             paper=audit(published),
@@ -125,8 +138,20 @@ def write_report(
     lines += missing_for_verdicts(report, claims)
     lines.append(f"open {page} in a browser")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, **PLAIN)
     return page
+
+
+def say_left_out(runs: Runs, console: Console) -> None:
+    """A line for each reason why runs are not part of what follows, and how to see them instead."""
+    by_reason: dict[str, list[str]] = {}
+    for run, reason in runs.left_out.items():
+        by_reason.setdefault(reason, []).append(run)
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        console.print(f"left out: {', '.join(names[:3])}{more}: {reason}", style="yellow", **PLAIN)
+    if by_reason:
+        console.print("to report others: python -m analysis RUNS --only NAME, --exclude NAME or --varies KEY", **PLAIN)
 
 
 def _figures(
@@ -142,7 +167,7 @@ def _figures(
     parts = {str(name): runs.select(experiment=name) for name in runs.runs["experiment"].unique()}
     experiments = {name: with_movement(part) if view.x == "kl" else part for name, part in parts.items()}
     for part in experiments.values():
-        require_matched(part, view.varies)
+        require_matched(part, varies_of(view))
         if view.x != "step":
             require_metric(part.metrics, x_axis(view.x).column(part.metrics))
     wanted = [name for name in FIGURES if name in names]
@@ -153,7 +178,7 @@ def _figures(
                 continue
             shown = runs if entry.experiments else part
             try:
-                drawn = draw_figure(name, shown, None, view.x, view.smooth, view.paper_axes, view.varies)
+                drawn = draw_figure(name, shown, None, view.x, view.smooth, view.paper_axes, varies_of(view))
             except AnalysisError as error:
                 yield experiment, name, None, str(error).removeprefix(f"figure {name}: ")
                 continue
@@ -161,4 +186,4 @@ def _figures(
     for name in wanted:
         entry = FIGURES[name]
         if entry.experiments and entry.experiments[0] not in experiments:
-            yield "", name, None, missing(name, runs, view.varies)
+            yield "", name, None, missing(name, runs, varies_of(view))

@@ -4,7 +4,7 @@ import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -34,11 +34,17 @@ class Runs:
         exist. NaN is missing: a row of validation only (step 0, a resume) has NaN in all training metrics, so a count
         of training steps must count values, not rows.
     manifests: run -> its ``manifest.json``.
+    left_out: run, or path of what could not be read, -> why it is not among ``runs``.
     """
 
     runs: pd.DataFrame
     metrics: pd.DataFrame
     manifests: dict[str, dict[str, Any]]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def leaving_out(self, left_out: Mapping[str, str]) -> "Runs":
+        """The same with these reasons."""
+        return replace(self, left_out=dict(left_out))
 
     def select(self, **where: Any) -> "Runs":
         """The runs whose columns have the given values (one value or several), e.g. ``select(arm=["gspo", "luspo"])``.
@@ -60,6 +66,7 @@ class Runs:
             runs.reset_index(drop=True),
             self.metrics[self.metrics["run"].isin(names)].reset_index(drop=True),
             {run: manifest for run, manifest in self.manifests.items() if run in names},
+            self.left_out,
         )
 
     def trained(self) -> "Runs":
@@ -108,16 +115,24 @@ class Runs:
 def load_runs(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> Runs:
     """Load every run directory at or below ``paths`` (one path or several).
 
-    Raises ``AnalysisError``: no run found, the same run
-    in two places, a file that is missing, broken or of a newer schema. A torn last line of a metrics file is dropped
-    and noted in ``warnings`` of its run.
+    A run with a file that is missing, broken or of a newer schema is in ``left_out`` with the reason. A torn last line
+    of a metrics file is dropped and noted in ``warnings`` of its run. Raises ``AnalysisError``: no run found, none that
+    can be read, the same run in two places.
     """
     roots = [Path(p) for p in ([paths] if isinstance(paths, str | PathLike) else paths)]
     found = {rundir.path.resolve(): rundir for root in roots for rundir in find_runs(root)}
     if not found:
         looked = ", ".join(str(root) if root.exists() else f"{root} (does not exist)" for root in roots)
         raise AnalysisError(f"no runs found: no manifest.json at or below {looked or 'no path at all'}")
-    return assemble(_load_one(rundir) for rundir in found.values())
+    parts, broken = [], {}
+    for rundir in found.values():
+        try:
+            parts.append(_load_one(rundir))
+        except AnalysisError as error:
+            broken[str(rundir.path)] = str(error)
+    if not parts:
+        raise AnalysisError(next(iter(broken.values())))
+    return assemble(parts).leaving_out(broken)
 
 
 def assemble(parts: Iterable[tuple[dict[str, Any], Table, dict[str, Any]]]) -> Runs:

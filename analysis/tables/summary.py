@@ -63,7 +63,8 @@ def print_summary(runs: Runs, console: Console | None = None) -> None:
             table.add_column(header, overflow="fold")
         for header in ("length", "at\nend", "clip %\ntoken", "\nseq", "reward", "acc\n%", "min"):
             table.add_column(header, justify="right", no_wrap=True)
-        for arm, group in rows.groupby("arm", sort=False):
+        # No mean over runs of different length: a smoke run is no seed of a real one.
+        for (arm, _), group in rows.groupby(["arm", "planned_steps"], sort=False):
             for row in group.to_dict("records"):
                 reached = (
                     str(row["last_step"]) if row["state"] == "done" else f"{row['last_step']}/{row['planned_steps']}"

@@ -108,10 +108,16 @@ def test_command_refuses_bad_input_with_one_line(tmp_path: Path, capsys: pytest.
     assert main([str(run.path), "--out", str(tmp_path / "out"), "--smooth", "0"]) == 2
 
 
-def test_command_refuses_unmatched_arms_unless_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_never_contrasts_unmatched_arms_unless_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "runs", training_like(4, 0), arm="gspo", controlled={"actor.lr": 1e-6})
     write_run(tmp_path / "runs", training_like(4, 0), arm="luspo", controlled={"actor.lr": 2e-6})
     command = [str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
-    assert main(command) == 2
-    assert "actor.lr (1e-06 | 2e-06)" in capsys.readouterr().err
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "left out: fake/luspo/seed=0: not matched" in out
+    assert "actor.lr (1e-06 | 2e-06)" in out
+    assert "1 runs" in out
     assert main([*command, "--varies", "actor.lr"]) == 0
+    out = capsys.readouterr().out
+    assert "left out" not in out
+    assert "2 runs" in out
