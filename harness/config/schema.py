@@ -37,8 +37,6 @@ class Number:
         return kind + bounds + (" or null" if self.null else "")
 
 
-OURS = ("harness.", "data.", "trainer.", "reward.reward_kwargs.")  # verl leaves values open that it never reads
-
 COUNT, COUNT_OR_NULL = Number(whole=True, least=1), Number(whole=True, least=1, null=True)
 SEED = Number(whole=True, least=0)
 WHOLE = Number(whole=True)
@@ -71,8 +69,8 @@ SCHEMA: dict[str, Number] = {
     f"{ACTOR}.ppo_max_token_len_per_gpu": COUNT,
     f"{ACTOR}.ppo_epochs": COUNT,
     f"{ACTOR}.clip_ratio": NOT_NEGATIVE,
-    f"{ACTOR}.clip_ratio_low": NOT_NEGATIVE,
-    f"{ACTOR}.clip_ratio_high": NOT_NEGATIVE,
+    f"{ACTOR}.clip_ratio_low": Number(least=0, null=True),
+    f"{ACTOR}.clip_ratio_high": Number(least=0, null=True),
     f"{ACTOR}.clip_ratio_c": Number(least=1, above=True),
     f"{ACTOR}.optim.lr": NOT_NEGATIVE,
     f"{ACTOR}.optim.clip_grad": POSITIVE,
@@ -100,9 +98,6 @@ def check(flat: dict[str, Any], given: Iterable[str] = (), defaults: dict[str, A
     flat: resolved configuration. given: the keys of the command line, which are held against the type of their
     ``defaults`` where ``SCHEMA`` has no row for them.
     """
-    for key, value in flat.items():
-        if value == "???" and key.startswith(OURS):
-            raise ConfigError(f"{key} has no value; give {key}=..., or an experiment or task that sets it")
     for key, number in SCHEMA.items():
         if key in flat and (problem := number.problem(flat[key])):
             raise ConfigError(f"{key}={_shown(flat[key])}: {problem}")

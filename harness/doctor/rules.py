@@ -22,6 +22,7 @@ MISLEADING = {
     f"{ACTOR}.optim.grad_clip": (None, "lets it overrule clip_grad", f"{ACTOR}.optim.clip_grad"),
     f"{ACTOR}.optim.warmup_style": (None, "lets it overrule lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type"),
 }
+OURS = ("harness.", "data.", "trainer.", "reward.reward_kwargs.")  # verl leaves values open that it never reads
 SEQUENCE_RANGE_LIMIT = 0.05  # the usual ranges of a sequence's mean ratio are a hundred times smaller than a token's
 
 
@@ -48,6 +49,12 @@ def files(flat: dict[str, Any]) -> None:
     _fork_point(flat)
     for key in ("data.train_files", "data.val_files"):
         _data_file(flat, key)
+
+
+def _open_values(flat: dict[str, Any]) -> None:
+    for key, value in flat.items():
+        if value == "???" and key.startswith(OURS):
+            raise ConfigError(f"{key} has no value; give {key}=..., or an experiment or task that sets it")
 
 
 def _misleading_keys(flat: dict[str, Any]) -> None:
@@ -187,4 +194,4 @@ def warnings(flat: dict[str, Any]) -> Iterator[str]:
         yield "trainer.save_freq is off: an interrupted run starts again from step 1"
 
 
-SETTINGS = (refuse_secrets, _misleading_keys, _unsupported, _batch_sizes, _loss)
+SETTINGS = (refuse_secrets, _open_values, _misleading_keys, _unsupported, _batch_sizes, _loss)

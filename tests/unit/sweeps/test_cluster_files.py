@@ -240,8 +240,8 @@ def test_job_on_one_node_needs_no_ray_of_its_own(job: Job, tmp_path: Path) -> No
     ("override", "said"),
     [
         (
-            "trainer.nnodes=3",
-            "needs 3 nodes (trainer.nnodes) and this job has 2; submit it with sbatch --nodes=3",
+            "trainer.nnodes=4",
+            "needs 4 nodes (trainer.nnodes) and this job has 2; submit it with sbatch --nodes=4",
         ),
         ("algo=gpso", "gpso"),
     ],

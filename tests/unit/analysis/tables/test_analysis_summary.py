@@ -108,7 +108,7 @@ def test_command_refuses_bad_input_with_one_line(tmp_path: Path, capsys: pytest.
     assert main([str(run.path), "--out", str(tmp_path / "out"), "--smooth", "0"]) == 2
 
 
-def test_command_never_contrasts_unmatched_arms_unless_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unmatched_arms_are_contrasted_only_if_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "runs", training_like(4, 0), arm="gspo", controlled={"actor.lr": 1e-6})
     write_run(tmp_path / "runs", training_like(4, 0), arm="luspo", controlled={"actor.lr": 2e-6})
     command = [str(tmp_path / "runs"), "--out", str(tmp_path / "out")]

@@ -47,6 +47,7 @@ SLIPS = {
     "seed=true": "must be a whole number of at least 0",
     f"{STEPS}=abc": "must be a whole number of at least 1",
     f"{STEPS}=null": "must be a whole number of at least 1",
+    f"{STEPS}=???": "must be a whole number of at least 1",
     f"{STEPS}=0": "must be a whole number of at least 1",
     f"{STEPS}=-1": "must be a whole number of at least 1",
     f"{STEPS}=2.5": "must be a whole number of at least 1",
