@@ -24,7 +24,7 @@ RUNS ?= $(foreach e,$(subst $(comma), ,$(EXPERIMENT)),$(if $(filter reference/%,
 NAME ?= $(subst /,-,$(subst $(comma),+,$(EXPERIMENT)))
 
 
-.PHONY: help setup doctor sweep report notebook eval readme docs test test-fast test-slow test-faults lint bench gpu-kit clean
+.PHONY: help setup doctor sweep smoke report notebook eval readme docs test test-fast test-slow test-faults lint bench gpu-kit clean
 
 help:  ## this help
 	@sed -n 's/^# \(make\|Variables\)/\1/p' Makefile
@@ -45,6 +45,10 @@ sweep: setup  ## train every algorithm of ALGOS with every seed of SEEDS, then a
 	  seed=$(SEEDS) $(if $(STEPS),trainer.total_training_steps=$(STEPS)) $(if $(LAUNCHER),hydra/launcher=$(LAUNCHER)) \
 	  $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
 
+smoke: setup  ## try EXPERIMENT out: two steps of each algorithm, in results/smoke, apart from all results
+	$(PY) -m harness.train -m experiment=$(EXPERIMENT) $(if $(ALGOS),algo=$(ALGOS)) seed=0 trainer.total_training_steps=2 \
+	  harness.root=results/smoke $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
+
 doctor: setup  ## would a run of EXPERIMENT start here? one line for each check, with the remedy
 	$(PY) -m harness.doctor experiment=$(EXPERIMENT) $(ARGS)
 
@@ -52,6 +56,8 @@ report: setup  ## figures, tables and verdicts of EXPERIMENT (or several, or ref
 	$(PY) -m analysis $(RUNS) --name $(NAME) $(ARGS)
 
 notebook: setup  ## the same step by step: execute analysis/report.ipynb on RUNS and save it as HTML
+	@for runs in $(RUNS); do test -e $$runs || \
+	  { echo "error: $$runs: no runs there; train some with \`make sweep\`" >&2; exit 2; }; done
 	mkdir -p results/reports/$(NAME)
 	REPORT_RUNS="$(subst $() ,:,$(strip $(RUNS)))" $(PY) -m nbconvert --execute --to html --output-dir results/reports/$(NAME) \
 	  --output notebook analysis/report.ipynb

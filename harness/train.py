@@ -224,7 +224,7 @@ def main() -> int:
         say_error(error)
         return FAILED
     except KeyboardInterrupt:
-        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,11 +13,12 @@ from harness.run.progress import Monitor
 from sweeps.launchers.base import Launcher
 from sweeps.launchers.local import Local
 from sweeps.lock import HeldError, Lock, alive, read
-from sweeps.next_steps import report_command, sweeps_command, why
+from sweeps.next_steps import RUNS, report_command, sweeps_command, why
 from sweeps.scheduler import Progress, Rules, Scheduler, status_of, submission_of
 from sweeps.state import SweepState
 from sweeps.trials import Trial
 
+PLAIN: Any = {"markup": False, "highlight": False, "soft_wrap": True}  # how names and paths are printed
 SETTLE_SECONDS = 60.0
 MOST_SHOWN = 10  # runs that are explained one by one at the end
 CLOSING = ("response_length", "clip_fraction", "reward", "accuracy")  # drawn at the end; `make report` draws all
@@ -84,8 +86,21 @@ def run_trials(
         console.print(f"interrupted: {left}; the same command continues", style="yellow")
         return 130
     closing(trials, console)
+    tell_longer(trials, console)
     tell_unfinished(scheduler, console)
     return int(not scheduler.over or bool(scheduler.failed))
+
+
+def tell_longer(trials: Sequence[Trial], console: Console) -> None:
+    """Which runs were there before with more steps than are asked for now: they are left as they are."""
+    longer = [t for t in trials if status_of(t.run).get("state") == "done" and t.run.last_step() > t.planned]
+    if longer:
+        some = f"{len(longer)} of {len(trials)} runs were finished before, with {longer[0].run.last_step()} steps"
+        console.print(
+            f"{some}, and not with the {longer[0].planned} asked for now; for shorter runs give another folder, "
+            "harness.root=results/short",
+            **PLAIN,
+        )
 
 
 def tell_unfinished(scheduler: Scheduler, console: Console) -> None:
@@ -173,6 +188,13 @@ def tell(one: Progress, told: dict[str, str], console: Console) -> None:
         console.print(f"{one.trial.name}: {one.error} ({what})", style="red", highlight=False, soft_wrap=True)
 
 
+def _figures_folder(paths: Sequence[Path]) -> Path | None:
+    """Beside runs that are kept apart from ``results/runs``, so that two roots never share a folder; else the
+    reports'."""
+    roots = {path.parents[2] for path in paths}
+    return None if len(roots) > 1 or roots == {RUNS} else roots.pop() / "figures"
+
+
 def closing(trials: Sequence[Trial], console: Console) -> None:
     """The table and the curves of the trials that have become runs, and the command for their whole report."""
     # The only place where sweeps call the analysis, and only when this is called: a sweep ends with what its user
@@ -186,7 +208,7 @@ def closing(trials: Sequence[Trial], console: Console) -> None:
     try:
         runs = load_runs(paths)
         print_summary(runs, console)
-        write_figures(runs, console=console, names=CLOSING)
+        write_figures(runs, _figures_folder(paths), console=console, names=CLOSING)
     except AnalysisError as error:
         console.print(f"no curves: {error}", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"report: {report_command(paths)}", highlight=False, soft_wrap=True, markup=False)

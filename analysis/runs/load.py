@@ -123,7 +123,9 @@ def load_runs(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> Run
     found = {rundir.path.resolve(): rundir for root in roots for rundir in find_runs(root)}
     if not found:
         looked = ", ".join(str(root) if root.exists() else f"{root} (does not exist)" for root in roots)
-        raise AnalysisError(f"no runs found: no manifest.json at or below {looked or 'no path at all'}")
+        raise AnalysisError(
+            f"no runs found: no manifest.json at or below {looked or 'no path at all'}; train some with `make sweep`"
+        )
     parts, broken = [], {}
     for rundir in found.values():
         try:

@@ -23,6 +23,11 @@ MISLEADING = {
     f"{ACTOR}.optim.warmup_style": (None, "lets it overrule lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type"),
 }
 OURS = ("harness.", "data.", "trainer.", "reward.reward_kwargs.")  # verl leaves values open that it never reads
+# What the transformers rollout does not do: key -> the only value, and why.
+TRANSFORMERS = (
+    ("tensor_model_parallel_size", 1, "has no parallelism within a replica"),
+    ("max_model_len", None, "does not read it; data.max_response_length is the limit"),
+)
 SEQUENCE_RANGE_LIMIT = 0.05  # the usual ranges of a sequence's mean ratio are a hundred times smaller than a token's
 
 
@@ -78,8 +83,20 @@ def _unsupported(flat: dict[str, Any]) -> None:
         raise ConfigError(
             "trainer.v1.trainer_mode must be sync: recording and matched rollouts are defined for it only"
         )
-    if flat[f"{ROLLOUT}.name"] == "transformers" and flat[f"{ROLLOUT}.tensor_model_parallel_size"] != 1:
-        raise ConfigError(f"{ROLLOUT}.tensor_model_parallel_size must be 1 with {ROLLOUT}.name=transformers")
+    if flat[f"{ROLLOUT}.name"] == "transformers":
+        for key, default, why in TRANSFORMERS:
+            if flat[f"{ROLLOUT}.{key}"] != default:
+                given = f"{ROLLOUT}.{key}={flat[f'{ROLLOUT}.{key}']}"
+                raise ConfigError(f"{given}: must be {default or 'null'} with {ROLLOUT}.name=transformers, which {why}")
+
+
+def _equal_pairs(flat: dict[str, Any]) -> None:
+    for one, other in (("response_length", "max_response_length"), ("prompt_length", "max_prompt_length")):
+        if flat[f"{ROLLOUT}.{one}"] != flat[f"data.{other}"]:
+            raise ConfigError(
+                f"{ROLLOUT}.{one}={flat[f'{ROLLOUT}.{one}']} is not data.{other}={flat[f'data.{other}']}: the engine "
+                f"would cut at the one, and the record and the reward would judge by the other; set data.{other} alone"
+            )
 
 
 def _loss(flat: dict[str, Any]) -> None:
@@ -194,4 +211,4 @@ def warnings(flat: dict[str, Any]) -> Iterator[str]:
         yield "trainer.save_freq is off: an interrupted run starts again from step 1"
 
 
-SETTINGS = (refuse_secrets, _open_values, _misleading_keys, _unsupported, _batch_sizes, _loss)
+SETTINGS = (refuse_secrets, _open_values, _misleading_keys, _unsupported, _equal_pairs, _batch_sizes, _loss)

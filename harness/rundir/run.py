@@ -141,10 +141,19 @@ class RunDir:
 
 
 def find_runs(root: Path) -> list[RunDir]:
-    """All run directories at or below ``root``, sorted by path."""
+    """All run directories at or below ``root``, sorted by path; links to folders are followed, each folder once."""
     if (root / "manifest.json").exists():
         return [RunDir(root)]
-    return [RunDir(p.parent) for p in sorted(root.rglob("manifest.json"))]
+    found, seen = [], set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        if "manifest.json" in files:
+            found.append(Path(folder))
+    return [RunDir(path) for path in sorted(found)]
 
 
 def _alive(status: dict[str, Any]) -> bool:

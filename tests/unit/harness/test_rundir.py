@@ -258,6 +258,19 @@ def test_sequences_files_follow_the_same_rule_and_drafts_are_ignored(tmp_path: P
     assert [files[step].parent.parent for step in files] == [first, first, second, second]
 
 
+def test_find_runs_follows_links_and_is_not_caught_in_a_circle(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "elsewhere" / "run")
+    run.path.mkdir(parents=True)
+    (run.path / "manifest.json").write_text("{}")
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    (folder / "linked").symlink_to(run.path)
+    (folder / "circle").symlink_to(folder)
+    assert [found.path for found in find_runs(folder)] == [folder / "linked"]
+    (folder / "again").symlink_to(run.path)  # one run under two names is one run
+    assert len(find_runs(folder)) == 1
+
+
 def test_find_runs_finds_one_or_all_and_sorts_them(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, arm=arm, seed=seed) for arm in ("gspo", "luspo") for seed in (0, 1)]
     assert find_runs(tmp_path) == runs

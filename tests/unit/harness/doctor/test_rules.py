@@ -62,6 +62,16 @@ def test_two_checkpoints_or_more_may_be_kept(good: dict[str, Any], keep: int | N
         ),
         ({"trainer.v1.trainer_mode": "colocate_async"}, ("trainer.v1.trainer_mode", "sync")),
         ({f"{ROLLOUT}.tensor_model_parallel_size": 2}, (f"{ROLLOUT}.tensor_model_parallel_size", "1", "transformers")),
+        ({f"{ROLLOUT}.max_model_len": 64}, (f"{ROLLOUT}.max_model_len=64", "null", "data.max_response_length is the")),
+        (
+            {f"{ROLLOUT}.response_length": 30},
+            (f"{ROLLOUT}.response_length=30", "data.max_response_length=70", "set data.max_response_length alone"),
+        ),
+        (
+            {f"{ROLLOUT}.prompt_length": 8},
+            (f"{ROLLOUT}.prompt_length=8", "data.max_prompt_length=16"),
+        ),
+        ({"harness.mean_length": "???"}, ("harness.mean_length has no value", "harness.mean_length=...")),
         (
             {f"{ACTOR}.ppo_mini_batch_size": 6},
             (f"{ACTOR}.ppo_mini_batch_size=6", "data.train_batch_size=16", "nearest that do: 4 or 8"),
