@@ -22,7 +22,8 @@ from harness.tasks.registry import build_assets
 # What every Ray worker needs in its environment, besides what conf/cluster sets: on a cluster that was started
 # before, workers inherit the raylet's environment and not this process's.
 # No secret is among them: verl prints and logs its configuration. W&B finds its key through `wandb login` on the nodes.
-FORWARDED = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "HARNESS_ASSETS", "PYTHONPATH", "WANDB_MODE", "WANDB_BASE_URL", "HF_HOME")
+WEIGHTS_ONLY, TRANSPORT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "VERL_DATAPROTO_SERIALIZATION_METHOD"
+FORWARDED = (WEIGHTS_ONLY, TRANSPORT, "HARNESS_ASSETS", "PYTHONPATH", "WANDB_MODE", "WANDB_BASE_URL", "HF_HOME")
 
 LONGEST_REASON = 300  # characters; Ray's are essays
 
@@ -51,7 +52,9 @@ def configure(run: RunDir, attempt: Path, resume: Path | None) -> DictConfig:
     if config.actor_rollout_ref.actor.strategy in ("fsdp", "fsdp2"):
         # verl loads its checkpoints as arbitrary pickles; torch can be told to load nothing but data. Megatron's hold
         # more than that.
-        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+        os.environ[WEIGHTS_ONLY] = "1"
+        # Else verl's agent loop sends its batches to reward workers as pickles, which torch would then refuse.
+        os.environ[TRANSPORT] = "numpy"
     if config.ray_kwargs.ray_init.get("address") == "local":
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # a Ray of our own admits nobody else
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
