@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs.frames import Table, read_eval, read_metrics, read_sequences, stacked
-from harness.rundir import EVAL_COLUMNS, STANDARD_METRICS, RunDir, RunDirError, find_runs
+from harness.rundir import EVAL_COLUMNS, STANDARD_METRICS, RunDir, RunDirError, find_runs, read_json, settings_hash
 
 KEYS = ("run", "experiment", "arm", "algo", "seed")  # what names a row of every frame
 
@@ -205,6 +205,7 @@ def _load_one(rundir: RunDir) -> tuple[dict[str, Any], Table, dict[str, Any]]:
     """One run's row of ``runs``, its metrics and its manifest."""
     try:
         manifest = rundir.manifest()
+        _require_own_fingerprint(rundir)
         # A run killed between its two files is one of the incomplete runs, which stay in the count.
         there = (rundir.path / "status.json").exists()
         status = rundir.status() if there else {"state": "incomplete", "error": "status.json is missing"}
@@ -223,6 +224,17 @@ def _load_one(rundir: RunDir) -> tuple[dict[str, Any], Table, dict[str, Any]]:
     except KeyError as error:
         raise AnalysisError(f"{rundir.path / 'manifest.json'}: has no {error}") from None
     return row, metrics, manifest
+
+
+def _require_own_fingerprint(rundir: RunDir) -> None:
+    """Raise ``AnalysisError`` if the fingerprint is not the hash of the controlled keys, as they stand in the file."""
+    written = read_json(rundir.path / "manifest.json")
+    controlled, given = written.get("controlled"), written.get("fingerprint")
+    if controlled and given and settings_hash(controlled) != given:
+        raise AnalysisError(
+            f"{rundir.path / 'manifest.json'}: its fingerprint {given} is not that of its controlled keys, "
+            f"{settings_hash(controlled)}, so it was changed after the run began"
+        )
 
 
 def _stack(

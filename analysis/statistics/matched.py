@@ -59,21 +59,27 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
             )
 
 
+def merged_files(runs: Runs, run: str) -> str:
+    """That the run was started with a list of names for one group, which Hydra merges; nothing for any other run."""
+    words = [word for word in runs.manifests[run].get("overrides", ()) if MERGED.match(word)]
+    return f"was started with {words[0]}, so it is several files merged under one name" if words else ""
+
+
+def different_treatment(runs: Runs, one: str, other: str) -> str:
+    """The treatment keys in which two runs differ, with both values; nothing if they agree or one has none recorded."""
+    a, b = (runs.manifests[name].get("treatment") or {} for name in (one, other))
+    differ = [key for key in sorted({*a, *b}) if a and b and a.get(key) != b.get(key)]
+    return ", ".join(f"{key} ({a.get(key)} | {b.get(key)})" for key in differ[:MAX_KEYS_NAMED])
+
+
 def _require_one_loss_an_arm(runs: Runs) -> None:
     first: dict[tuple[str, str], str] = {}
     for row in runs.runs.to_dict("records"):
-        run, manifest = row["run"], runs.manifests[row["run"]]
-        merged = [word for word in manifest.get("overrides", ()) if MERGED.match(word)]
-        if merged:
-            raise AnalysisError(
-                f"not matched: {run} was started with {merged[0]}, so it is several files merged under one name; leave "
-                "it out, and train each name by itself"
-            )
+        run = row["run"]
+        if reason := merged_files(runs, run):
+            raise AnalysisError(f"not matched: {run} {reason}; leave it out, and train each name by itself")
         other = first.setdefault((row["experiment"], row["arm"]), run)
-        a, b = (runs.manifests[name].get("treatment", {}) for name in (other, run))
-        differ = [key for key in sorted({*a, *b}) if a and b and a.get(key) != b.get(key)]
-        if differ:
-            named = ", ".join(f"{key} ({a.get(key)} | {b.get(key)})" for key in differ[:MAX_KEYS_NAMED])
+        if named := different_treatment(runs, other, run):
             raise AnalysisError(
                 f"not matched: {other} and {run} are called one arm, {row['arm']}, and differ in the treatment: {named}"
             )

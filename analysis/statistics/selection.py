@@ -3,12 +3,14 @@
 A smoke run, a run with another batch size or a second learning rate beside finished runs must not end their report.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from analysis.runs.load import AnalysisError, Runs
-from analysis.statistics.matched import require_matched
+from analysis.statistics.matched import different_treatment, merged_files, require_matched
+from harness.rundir import settings_hash
 
 STEPS = "trainer.total_training_steps"
 
@@ -43,8 +45,12 @@ def choose(runs: Runs, choice: Choice | None = None) -> Runs:
             left_out[run] = "excluded"
         else:
             wanted.append(run)
+    if wanted:
+        false = _false_names(runs.select(run=wanted))
+        left_out |= false
+        wanted = [run for run in wanted if run not in false]
     if not wanted:
-        raise AnalysisError("no run is left: every one is excluded or not asked for")
+        raise AnalysisError(f"no run is left: {'; '.join(dict.fromkeys(left_out.values()))}")
     kept: list[str] = []
     asked = runs.select(run=wanted)
     for experiment in asked.runs["experiment"].unique():
@@ -57,6 +63,43 @@ def choose(runs: Runs, choice: Choice | None = None) -> Runs:
             else:
                 kept += group
     return runs.select(run=kept).leaving_out(left_out)
+
+
+def _false_names(runs: Runs) -> dict[str, str]:
+    """Runs that are not what their name says, with the reason: several files merged under one name, an arm with
+    another treatment than most of its runs, a copy under another seed, an arm that is another one's loss."""
+    found: dict[str, str] = {}
+    for _, part in runs.runs.groupby(["experiment", "arm"], sort=False):
+        names = list(part["run"])
+        found |= {run: reason for run in names if (reason := merged_files(runs, run))}
+        treatments = {run: runs.manifests[run].get("treatment") or {} for run in names}
+        usual = Counter(map(settings_hash, treatments.values())).most_common(1)[0][0]
+        first = next(run for run in names if settings_hash(treatments[run]) == usual)
+        starts: dict[str, str] = {}
+        for run in names:
+            if treatments[run] and treatments[first] and settings_hash(treatments[run]) != usual:
+                named = different_treatment(runs, first, run)
+                found[run] = f"called one arm with {first}, and differs from it in the treatment: {named}"
+            start = runs.manifests[run].get("step1_responses")
+            if start and starts.setdefault(start, run) != run:
+                found[run] = f"has the same first responses as {starts[start]} under another seed, so it is a copy"
+    return found | _same_losses(
+        runs.select(run=left) if (left := [r for r in runs.runs["run"] if r not in found]) else None
+    )
+
+
+def _same_losses(runs: Runs | None) -> dict[str, str]:
+    """The runs of arms whose treatment and controlled settings are all another arm's."""
+    found: dict[str, str] = {}
+    first: dict[tuple[str, str, str], str] = {}
+    for row in runs.runs.to_dict("records") if runs else ():
+        manifest = runs.manifests[row["run"]] if runs else {}
+        if not manifest.get("treatment") or row["planned_steps"] <= 0:
+            continue
+        same = (row["experiment"], settings_hash(manifest["treatment"]), row["fingerprint"])
+        if first.setdefault(same, row["arm"]) != row["arm"]:
+            found[row["run"]] = f"its treatment and settings are those of the arm {first[same]}, so it is the same loss"
+    return found
 
 
 def _named(run: str, pattern: str) -> bool:

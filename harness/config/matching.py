@@ -224,10 +224,16 @@ def _matches(key: str, patterns: tuple[str, ...]) -> bool:
 
 
 def content_hash(path: Path) -> str:
-    """Hash of a file, or of all files of a folder with their names."""
+    """Hash of a file, or of all files of a folder with their names. Hidden files are no content: a download leaves its
+    time stamps in ``.cache``."""
     total = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+    inside = (p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
+    for file in [path] if path.is_file() else sorted(inside):
         total.update((file.name if path.is_file() else str(file.relative_to(path))).encode())
         with file.open("rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()[:16]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -15,6 +15,7 @@ from harness.run.checkpoints import intact
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
+ATTENTION, FLASH = "actor_rollout_ref.model.override_config.attn_implementation", "flash_attention_2"  # verl's default
 DATA_COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
 # Keys that do not do what they seem to: key -> (default, what verl 0.9.1 does with it, what to set instead).
 MISLEADING = {
@@ -88,6 +89,15 @@ def _unsupported(flat: dict[str, Any]) -> None:
             if flat[f"{ROLLOUT}.{key}"] != default:
                 given = f"{ROLLOUT}.{key}={flat[f'{ROLLOUT}.{key}']}"
                 raise ConfigError(f"{given}: must be {default or 'null'} with {ROLLOUT}.name=transformers, which {why}")
+
+
+def _sequence_parallel(flat: dict[str, Any]) -> None:
+    ranks, attention = flat[f"{ACTOR}.ulysses_sequence_parallel_size"], flat.get(ATTENTION, FLASH)
+    if flat[f"{ACTOR}.strategy"] != "megatron" and ranks > 1 and attention != FLASH:
+        raise ConfigError(
+            f"{ACTOR}.ulysses_sequence_parallel_size={ranks} needs {ATTENTION}={FLASH}, got {attention}: verl shares a "
+            "response between GPUs in flash attention only, and with another each would attend to its own part alone"
+        )
 
 
 def _equal_pairs(flat: dict[str, Any]) -> None:
@@ -211,4 +221,13 @@ def warnings(flat: dict[str, Any]) -> Iterator[str]:
         yield "trainer.save_freq is off: an interrupted run starts again from step 1"
 
 
-SETTINGS = (refuse_secrets, _open_values, _misleading_keys, _unsupported, _equal_pairs, _batch_sizes, _loss)
+SETTINGS = (
+    refuse_secrets,
+    _open_values,
+    _misleading_keys,
+    _unsupported,
+    _sequence_parallel,
+    _equal_pairs,
+    _batch_sizes,
+    _loss,
+)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_runs import training_like, write_run
@@ -10,7 +11,9 @@ from fake_runs import training_like, write_run
 from analysis.__main__ import main
 from analysis.runs.load import AnalysisError, load_runs
 from analysis.statistics.selection import Choice, choose
+from harness.rundir import RunDir
 
+LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
 RATE = "actor_rollout_ref.actor.optim.lr"
 SETTINGS = {"data.train_batch_size": 16, RATE: 1e-5}
 
@@ -20,8 +23,9 @@ def folder(tmp_path: Path) -> Path:
     """Three matched arms of two seeds over ten steps."""
     for arm in ("grpo", "gspo", "luspo"):
         for seed in (0, 1):
+            said = {"treatment": {LOSS: arm}, "step1_responses": f"of {seed}"}
             write_run(tmp_path / "runs", training_like(10, seed), experiment="mine", arm=arm, seed=seed,
-                      controlled=SETTINGS)  # fmt: skip
+                      controlled=SETTINGS, manifest=said)  # fmt: skip
     return tmp_path / "runs"
 
 
@@ -56,7 +60,58 @@ def not_a_manifest(folder: Path) -> str:
     return "fingerprint"
 
 
-@pytest.mark.parametrize("odd", [smoke, failed, other_rate, torn_status, not_a_manifest])
+def changed(run: RunDir, **fields: Any) -> None:
+    """Change the manifest as a user's editor would."""
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    (run.path / "manifest.json").write_text(json.dumps({**manifest, **fields}))
+
+
+def tampered_rate(folder: Path) -> str:
+    run = write_run(folder, training_like(10, 7), experiment="mine", arm="luspo", seed=7, controlled=SETTINGS)
+    changed(run, controlled={**SETTINGS, RATE: 1e-4})
+    return "is not that of its controlled keys"
+
+
+def another_treatment(folder: Path) -> str:
+    write_run(folder, training_like(10, 7), experiment="mine", arm="luspo", seed=7, controlled=SETTINGS,
+              manifest={"treatment": {LOSS: "vanilla"}})  # fmt: skip
+    return f"{LOSS} (luspo | vanilla)"
+
+
+def merged(folder: Path) -> str:
+    write_run(folder, training_like(10, 7), experiment="mine", arm="luspo", seed=7, controlled=SETTINGS,
+              manifest={"treatment": {LOSS: "luspo"}, "overrides": ["algo=[gspo,luspo]"]})  # fmt: skip
+    return "several files merged under one name"
+
+
+def copied(folder: Path) -> str:
+    """A byte copy with another seed in its name and manifest."""
+    shutil.copytree(folder / "mine" / "luspo" / "seed=1", folder / "mine" / "luspo" / "seed=7")
+    changed(RunDir(folder / "mine" / "luspo" / "seed=7"), seed=7)
+    return "so it is a copy"
+
+
+def same_loss(folder: Path) -> str:
+    write_run(folder, training_like(10, 7), experiment="mine", arm="luspo_new", seed=7, controlled=SETTINGS,
+              manifest={"treatment": {LOSS: "luspo"}})  # fmt: skip
+    return "those of the arm luspo, so it is the same loss"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        smoke,
+        failed,
+        other_rate,
+        torn_status,
+        not_a_manifest,
+        tampered_rate,
+        another_treatment,
+        merged,
+        copied,
+        same_loss,
+    ],
+)
 def test_one_odd_run_is_named_and_the_report_is_of_the_others(
     folder: Path, capsys: pytest.CaptureFixture[str], odd
 ) -> None:

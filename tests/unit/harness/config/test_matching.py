@@ -301,6 +301,10 @@ def test_content_hashes_see_a_renamed_file_and_the_order_of_data_files(flat: Fla
     renamed = matching.content_hashes(with_paths(flat("algo=luspo"), model, paths))
     assert before["hash.train_data"] != turned["hash.train_data"]
     assert before["hash.model"] == turned["hash.model"] != renamed["hash.model"]
+    stamps = model / ".cache" / "huggingface" / "download" / "config.json.metadata"  # as `hf download` leaves them
+    stamps.parent.mkdir(parents=True)
+    stamps.write_text("1795354259.1")
+    assert renamed == matching.content_hashes(with_paths(flat("algo=luspo"), model, paths))
 
 
 def test_forks_from_other_checkpoints_are_not_matched(flat: Flat, tmp_path: Path) -> None:
