@@ -16,6 +16,7 @@ from typing import Any
 
 import hydra
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -194,8 +195,16 @@ def _close(run: RunDir, attempt: Path, ending: dict[str, Any]) -> None:
 
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
-def _hydra(_: DictConfig) -> None:
-    """Hydra's task. A multirun does not come here either: its launcher starts one process of this module a run."""
+def _hydra(config: DictConfig) -> None:
+    """Hydra's task: one run with a flag of Hydra's, such as ``--config-dir``. A multirun does not come here: its
+    launcher starts one process of this module a run."""
+    try:
+        status = train(config, list(HydraConfig.get().overrides.task), Console(stderr=True))
+    except (ConfigError, RunDirError) as error:
+        say_error(error)
+        status = REFUSED
+    if status:
+        sys.exit(status)
 
 
 def _interrupt(*_: Any) -> None:

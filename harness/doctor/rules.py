@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.config import ConfigError
+from harness.config import ConfigError, schema
 from harness.config.secrets import refuse_secrets
 from harness.losses.registry import spec_of
 from harness.run.checkpoints import intact
@@ -224,6 +224,7 @@ def warnings(flat: dict[str, Any]) -> Iterator[str]:
 SETTINGS = (
     refuse_secrets,
     _open_values,
+    schema.check,
     _misleading_keys,
     _unsupported,
     _sequence_parallel,

@@ -135,3 +135,14 @@ def test_an_arm_is_what_differs_and_not_what_was_typed() -> None:
         flat = flatten(compose(words))
         kept = effective(words, lambda word, flat=flat: matching.may_make_an_arm(word, flat))
         assert matching.arm_name(flat, kept) == arm
+
+
+def test_a_folder_of_ones_own_beside_conf_goes_through_the_same_rules(tmp_path: Path) -> None:
+    """Hydra's own flags work, and what is wrong is said in the same words."""
+    (tmp_path / "algo").mkdir()
+    (tmp_path / "algo" / "zspo.yaml").write_text((ROOT / "conf" / "algo" / "gspo.yaml").read_text())
+    call = [sys.executable, "-m", "harness.train", "--config-dir", str(tmp_path), "algo=zspo", f"{STEPS}=0"]
+    call.append(f"harness.root={tmp_path / 'runs'}")
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"error: {STEPS}=0: must be a whole number of at least 1\n")
+    assert not (tmp_path / "runs").exists()
