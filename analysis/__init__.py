@@ -19,6 +19,7 @@ from analysis.report.catalogue import FIGURES, Entry, draw_figure, missing
 from analysis.runs.load import KEYS, AnalysisError, Runs, load_runs, require_metric
 from analysis.statistics.arms import X_AXES, arm_tables, pointwise
 from analysis.statistics.matched import require_matched
+from analysis.statistics.selection import Choice, choose
 from analysis.tables.summary import print_summary, summary_frame
 
 __all__ = [
@@ -28,11 +29,13 @@ __all__ = [
     "KEYS",
     "X_AXES",
     "AnalysisError",
+    "Choice",
     "Curve",
     "Entry",
     "Runs",
     "accuracy_curve",
     "arm_tables",
+    "choose",
     "clip_curve",
     "curve",
     "draw",
