@@ -37,7 +37,7 @@ def write_run(
     """
     run = RunDir(root / experiment / arm / f"seed={seed}")
     steps = max((len(values) for values in (metrics or {}).values()), default=0)
-    controlled = dict(controlled or {"data.train_batch_size": 16})
+    controlled = dict((manifest or {}).get("controlled") or controlled or {"data.train_batch_size": 16})
     run.write_manifest(
         {
             "experiment": experiment,

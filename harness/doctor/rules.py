@@ -92,7 +92,7 @@ def _unsupported(flat: dict[str, Any]) -> None:
 
 
 def _sequence_parallel(flat: dict[str, Any]) -> None:
-    ranks, attention = flat[f"{ACTOR}.ulysses_sequence_parallel_size"], flat.get(ATTENTION, FLASH)
+    ranks, attention = flat.get(f"{ACTOR}.ulysses_sequence_parallel_size", 1), flat.get(ATTENTION, FLASH)
     if flat[f"{ACTOR}.strategy"] != "megatron" and ranks > 1 and attention != FLASH:
         raise ConfigError(
             f"{ACTOR}.ulysses_sequence_parallel_size={ranks} needs {ATTENTION}={FLASH}, got {attention}: verl shares a "

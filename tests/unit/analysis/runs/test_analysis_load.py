@@ -205,9 +205,19 @@ def test_at_most_eight_keys_are_named(tmp_path: Path) -> None:
 
 def test_unequal_fingerprints_without_a_reason_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path, LENGTHS, arm="gspo")
-    write_run(tmp_path, LENGTHS, arm="luspo", manifest={"fingerprint": "other"})
+    write_run(tmp_path, LENGTHS, arm="luspo")
+    runs = load_runs(tmp_path)
+    runs.runs.loc[1, "fingerprint"] = "other"
     with pytest.raises(AnalysisError, match="no controlled key does"):
-        require_matched(load_runs(tmp_path))
+        require_matched(runs)
+
+
+def test_a_fingerprint_that_is_not_that_of_the_settings_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, LENGTHS, arm="luspo", manifest={"fingerprint": "other"})
+    with pytest.raises(
+        AnalysisError, match=r"manifest\.json: its fingerprint other is not that of its controlled keys"
+    ):
+        load_runs(tmp_path)
 
 
 def test_runs_whose_settings_are_not_recorded_pass_only_where_that_is_declared(tmp_path: Path) -> None:

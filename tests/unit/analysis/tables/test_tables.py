@@ -308,7 +308,7 @@ def test_settings_hide_no_difference(tmp_path: Path) -> None:
     write_run(tmp_path, {"response_length": [1.0]}, **settings("gspo", 1, versions={"verl": "0.9.2"}))
     changed = {"data.shuffle": False, "actor_rollout_ref.actor.optim.lr": 1e-4, "data.train_batch_size": 16}
     changed["trainer.save_freq"] = 30
-    luspo = settings("luspo", execution={}, controlled=changed, fingerprint="other", hardware={"device": "H100"})
+    luspo = settings("luspo", execution={}, controlled=changed, hardware={"device": "H100"})
     write_run(tmp_path, {"response_length": [1.0]}, **luspo)
     found = settings_table(load_runs(tmp_path))
     rows = by_label(found)
