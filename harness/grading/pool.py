@@ -100,13 +100,14 @@ class GradingPool:
     def close(self) -> None:
         """Cancel what waits, kill the workers; safe to call twice."""
         self._closed = True
-        for worker in self._workers:
-            worker.retire()
+        # What waits goes first: a thread whose worker is gone would take the next task and call it an error.
         with contextlib.suppress(queue.Empty):
             while True:
                 task = self._queue.get_nowait()
                 if task:
                     task[0].cancel()
+        for worker in self._workers:
+            worker.retire()
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:

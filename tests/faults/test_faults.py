@@ -271,13 +271,13 @@ def test_killed_between_checkpoint_and_metrics(trial, undisturbed, report):
 
 
 def test_settings_that_cannot_work_are_not_tried_again(trial, record_property):
-    one = trial(**{"actor_rollout_ref.actor.ppo_mini_batch_size": 5})
+    one = trial(**{"actor_rollout_ref.model.path": "/no/such/model"})
     said = one.finish(one.control(), status=1)
-    assert "does not divide data.train_batch_size" in said
+    assert "/no/such/model: no such folder" in said
     assert not one.run.attempts()
     record_property(
         "fault",
-        {"fault": "settings that cannot work", "during": "start", "said": "settings: 5 does not divide 16 prompts",
+        {"fault": "settings that cannot work", "during": "start", "said": "settings: no such model folder",
          "attempts": 0, "ended": "refused, not tried again"},
     )  # fmt: skip
 
