@@ -56,12 +56,12 @@ def choose(runs: Runs, choice: Choice | None = None) -> Runs:
     for experiment in asked.runs["experiment"].unique():
         part = asked.select(experiment=experiment)
         main, *others = _groups(part)
-        kept += main
         for group in others:
             if reason := _apart(part, main, group, choice.varies):
                 left_out |= dict.fromkeys(group, reason)
-            else:
-                kept += group
+            else:  # the next one must agree with this one too
+                main = [*main, *group]
+        kept += main
     return runs.select(run=kept).leaving_out(left_out)
 
 

@@ -76,7 +76,7 @@ def _unsupported(flat: dict[str, Any]) -> None:
         )
     if flat.get(f"{ACTOR}.checkpoint.async_save"):
         raise ConfigError(
-            f"{ACTOR}.checkpoint.async_save=true: nobody would know when a checkpoint is whole; set it to false"
+            f"{ACTOR}.checkpoint.async_save=true: such a checkpoint cannot be checked for completeness; set it to false"
         )
     if flat["trainer.device"] == "cpu" and flat[f"{ACTOR}.use_kl_loss"]:
         raise ConfigError(f"{ACTOR}.use_kl_loss=true does not run on CPU: verl's reference model pins memory")

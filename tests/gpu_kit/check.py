@@ -212,6 +212,7 @@ def markdown(found: dict[str, Any]) -> str:
     where = found["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
     parts = [f"# One {where['device']}", f"{where.get('nvidia-smi', '')}; {where['cores']} cores; {versions}."]
+    parts += [found["note"]] if "note" in found else []
     parts += [
         "\n".join(
             f"- {name}: **{'yes' if v is True else 'NO' if v is False else v}**."
