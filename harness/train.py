@@ -53,7 +53,7 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
     Returns (run directory, manifest, warnings); raises ``ConfigError``.
     """
     flat = flatten(config)
-    rules.settings(flat)  # before half a minute is spent on a base model
+    rules.settings(flat)  # before anything is built
     built = flatten(build_assets(config))
     if built["harness.fork_from"]:
         built["harness.fork_from"] = str(ROOT / built["harness.fork_from"])

@@ -10,6 +10,7 @@ from harness.doctor import rules
 from harness.estimate import cost
 from harness.estimate.architecture import shape_of
 from harness.rundir import RunDir
+from harness.tasks.cache import nothing_built
 
 SEED = "seed"
 
@@ -17,8 +18,8 @@ SEED = "seed"
 @dataclass(frozen=True)
 class Trial:
     """ranks: of one node; gpus: of all nodes together, 0 on CPU; hours: GPU-hours at the experiment's mean length, None
-    without GPUs; disk: bytes of the checkpoints that are kept; memory_gb: of a host at its peak; priority: higher ones
-    start first.
+    without GPUs; minutes: of a run on the CPU where its experiment has been measured, else None; disk: bytes of the
+    checkpoints that are kept; memory_gb: of a host at its peak; priority: higher ones start first.
     """
 
     overrides: tuple[str, ...]
@@ -28,6 +29,7 @@ class Trial:
     ranks: int = 1
     gpus: int = 0
     hours: float | None = None
+    minutes: float | None = None
     disk: float = 0.0
     memory_gb: float = 0.0
     priority: float = 0.0
@@ -79,14 +81,16 @@ def trial_of(overrides: Sequence[str]) -> Trial:
     gpus = nodes * ranks if flat["trainer.device"] != "cpu" else 0
     steps = flat[matching.STEPS]
     hours, disk = _needs(flat, steps)
+    minutes = None if gpus else cost.cpu_minutes(flat)
     path = matching.run_path(flat, effective(overrides, lambda word: matching.may_make_an_arm(word, flat)))
-    return Trial(tuple(overrides), path, steps, nodes, ranks, gpus, hours, disk, flat["harness.memory_gb"])
+    return Trial(tuple(overrides), path, steps, nodes, ranks, gpus, hours, minutes, disk, flat["harness.memory_gb"])
 
 
 def _needs(flat: dict[str, Any], steps: int) -> tuple[float | None, float]:
     """(GPU-hours or None, bytes of checkpoints), by ``harness.estimate``; 0 bytes for a model of unknown shape."""
     try:
-        shape = shape_of(flat)
+        with nothing_built():
+            shape = shape_of(flat)
     except ConfigError:
         return None, 0.0
     kept = (flat["trainer.max_actor_ckpt_to_keep"] or steps) if flat["trainer.save_freq"] > 0 else 0

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,21 +57,20 @@ def row(trial: Trial) -> Row:
 def status_table(trials: Sequence[Trial], lock_file: Path) -> Group:
     """The live table: one line a run, the errors under it, and who controls the sweep."""
     rows = [row(trial) for trial in trials]
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "state", "step", "length", "clipped %", "reward", "left", "host", "attempt"):
-        table.add_column(name, justify="left" if name in ("run", "state", "host") else "right", overflow="fold")
-    for one in rows:
-        table.add_row(
-            one.name,
-            Text(one.state, style=STYLES.get(one.state, "")),
-            f"{one.step}/{one.planned}",
-            _number(one.last.get("response_length"), "{:.1f}"),
-            _number(one.last.get("clip_frac_token"), "{:.2g}", 100),
-            _number(one.last.get("reward"), "{:.2f}"),
-            duration(one.seconds_left) if one.state == "running" else "",
-            one.host,
-            str(one.attempt or ""),
-        )
+    columns = {
+        "run": [one.name for one in rows],
+        "state": [Text(one.state, style=STYLES.get(one.state, "")) for one in rows],
+        "step": [f"{one.step}/{one.planned}" for one in rows],
+        "length": [_number(one.last.get("response_length"), "{:.1f}") for one in rows],
+        "clipped %": [_number(one.last.get("clip_frac_token"), "{:.2g}", 100) for one in rows],
+        "reward": [_number(one.last.get("reward"), "{:.2f}") for one in rows],
+        "left": [duration(one.seconds_left) if one.state == "running" else "" for one in rows],
+        "host": [one.host for one in rows],
+        "attempt": [str(one.attempt or "") for one in rows],
+    }
+    table = _table((name for name, cells in columns.items() if any(cells)), left=("run", "state", "host"))
+    for cells in zip(*(cells for cells in columns.values() if any(cells)), strict=True):
+        table.add_row(*cells)
     counts = ", ".join(f"{count} {state}" for state, count in Counter(one.state for one in rows).most_common())
     holder = controller(lock_file)
     controlled = f"controller: process {holder['pid']} on {holder['host']}" if holder else "no controller"
@@ -81,6 +80,14 @@ def status_table(trials: Sequence[Trial], lock_file: Path) -> Group:
         if one.error and one.state != "done"
     ]
     return Group(table, *errors, Text(f"{counts}; {controlled}", style="bold"))
+
+
+def _table(columns: Iterable[str], left: Sequence[str]) -> Table:
+    """An empty table of these columns; a run's name is never broken, however narrow the terminal."""
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="left" if name in left else "right", overflow="fold", no_wrap=name == "run")
+    return table
 
 
 def controller(lock_file: Path) -> Mapping[str, Any] | None:
@@ -102,19 +109,23 @@ def next_step(name: str, overrides: Sequence[str], trials: Sequence[Trial], lock
 
 def plan_table(sweep: Sweep, trials: Sequence[Trial]) -> Group:
     """What the sweep would run, in the order in which its runs would start, with totals."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "steps", "nodes", "GPUs", "GPU-hours", "disk GB", "now"):
-        table.add_column(name, justify="left" if name in ("run", "now") else "right", overflow="fold")
+    on_gpus = any(trial.gpus for trial in trials)
+    needs = "GPU-hours" if on_gpus else "minutes"
+    table = _table(("run", "steps", "nodes", "GPUs", needs, "disk GB", "now"), left=("run", "now"))
     for trial in sorted(trials, key=lambda c: (-c.priority, -c.gpus, -(c.hours or 0.0))):
         table.add_row(
-            trial.name, str(trial.planned), str(trial.nodes), str(trial.gpus or "-"), _number(trial.hours, "{:.3g}"),
-            _number(trial.disk / GB, "{:.3g}"), row(trial).state,
+            trial.name, str(trial.planned), str(trial.nodes), str(trial.gpus or "-"),
+            _number(trial.hours if on_gpus else trial.minutes, "{:.3g}"), _number(trial.disk / GB, "{:.3g}"),
+            row(trial).state,
         )  # fmt: skip
     hours = [trial.hours for trial in trials if trial.hours is not None]
     disk = sum(trial.disk for trial in trials)
     root = next(folder for folder in trials[0].path.parents if folder.exists())
     free = shutil.disk_usage(root).free
+    minutes = [trial.minutes for trial in trials if trial.minutes is not None]
     spent = f"{sum(hours):.4g} GPU-hours" if hours else "no GPUs"
+    if minutes:
+        spent += f", about {duration(60 * sum(minutes))} one after the other on two cores"
     total = f"{len(trials)} runs, {spent}, {disk / GB:.3g} GB of checkpoints; {free / GB:.3g} GB free at {root}"
     lines = [Text(sweep.about or sweep.name), table, Text(total, style="bold red" if disk > free else "bold")]
     return Group(*lines)

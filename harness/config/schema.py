@@ -48,6 +48,8 @@ SCHEMA: dict[str, Number] = {
     "harness.asset_seed": SEED,
     "harness.memory_gb": POSITIVE,
     "harness.mean_length": POSITIVE,
+    "harness.cpu.start_seconds": NOT_NEGATIVE,
+    "harness.cpu.response_seconds": POSITIVE,
     "harness.sequence_parallel_size": COUNT,
     "harness.watch.start_seconds": POSITIVE,
     "harness.watch.stall_seconds": POSITIVE,

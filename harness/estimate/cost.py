@@ -172,6 +172,14 @@ def step(flat: Mapping[str, Any], shape: Shape, response: float) -> Step:
     return Step(tokens, flops, seconds / 3600)
 
 
+def cpu_minutes(flat: Mapping[str, Any]) -> float | None:
+    """Minutes of a whole run on two cores, by what its experiment measured (``harness.cpu``); None where it has not."""
+    if "harness.cpu.response_seconds" not in flat:
+        return None
+    responses = flat["trainer.total_training_steps"] * flat["data.train_batch_size"] * flat[f"{ROLLOUT}.n"]
+    return (flat["harness.cpu.start_seconds"] + responses * flat["harness.cpu.response_seconds"]) / 60
+
+
 def rows(flat: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The estimate as (what, how much)."""
     shape = shape_of(flat)
@@ -208,6 +216,8 @@ def rows(flat: Mapping[str, Any]) -> list[tuple[str, str]]:
         if one.gpu_hours is not None:
             minutes = one.gpu_hours * 60 / ranks
             table.append((f"  {steps} of them", f"{minutes:.2g} minutes each, {steps * one.gpu_hours:.3g} GPU-hours"))
+    if flat["trainer.device"] == "cpu" and (whole := cpu_minutes(flat)):
+        table.append(("a whole run on two cores", f"about {whole:.2g} minutes, as measured for this experiment"))
     return table
 
 

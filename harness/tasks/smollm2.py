@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.config import ConfigError
 from harness.tasks.cache import ensure
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ CONVERSION = 1  # raise it whenever build() would write something else for the s
 EOS, PAD = "<|im_end|>", "<|endoftext|>"
 
 
-class MissingPackageError(RuntimeError):
+class MissingPackageError(ConfigError):
     """The package that carries the weights is not installed."""
 
 

@@ -206,7 +206,7 @@ def test_job_trains_on_a_ray_of_its_own(job: Job, tmp_path: Path) -> None:
     )
     (token,) = tmp_path.glob("runs/tiny/*/seed=0/launcher/7.0.token")
     assert re.fullmatch("[0-9a-f]{64}", (tmp_path / "token").read_text())
-    assert (tmp_path / "mode").read_text().strip() == "600"
+    assert written(tmp_path / "mode") == "600"
     assert (tmp_path / "token").read_text() not in (tmp_path / "env").read_text()
     host, port = address.split(":")
     count = "--num-gpus=2 --num-cpus=16"  # on CPU verl's ranks are logical GPUs

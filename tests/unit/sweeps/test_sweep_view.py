@@ -182,6 +182,9 @@ def test_a_plan_without_gpus_whose_folder_is_not_there_yet(tmp_path: Path) -> No
     assert found[3].startswith("1 runs, no GPUs, 0.002 GB of checkpoints; ")
     assert found[3].endswith(f"free at {tmp_path}")
     assert not (tmp_path / "not").exists()
+    found = shown(plan_table(sweep(""), [trial(tmp_path, "a", minutes=45.0), trial(tmp_path, "b", minutes=60.0)]))
+    assert " ".join(found[1].split()) == "run steps nodes GPUs minutes disk GB now"
+    assert found[-1].startswith("2 runs, no GPUs, about 1 h 45 min one after the other on two cores, ")
 
 
 @pytest.mark.parametrize(

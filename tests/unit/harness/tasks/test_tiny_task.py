@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.config.matching import content_hashes
+from harness.tasks.cache import NotBuiltError, nothing_built
 from harness.tasks.tiny import task as tiny
 from harness.tasks.tiny.asset import asset
 
@@ -265,3 +267,25 @@ def test_tokenizer_round_trip_through_verl(folder):
             assert len(tokens) == 10 + text.endswith(EOS)
             assert tokenizer.decode(tokens, skip_special_tokens=False) == text
             assert builder.merge_assistant_tokens(prompt, tokens).token_ids == prompt + tokens
+
+
+@pytest.mark.parametrize("variant", ["tiny", "tiny_neutral"])
+def test_the_shipped_base_is_the_one_of_the_reference_runs(variant, tmp_path, monkeypatch):
+    """No training, on any machine, and the hashes that the manifests of results/reference wrote down."""
+    monkeypatch.setenv("HARNESS_ASSETS", str(tmp_path))
+    monkeypatch.setattr("harness.tasks.tiny.base_model.build", lambda *arguments: pytest.fail("trained a base model"))
+    with nothing_built():
+        folder = asset(variant)
+    files = {"actor_rollout_ref.model.path": folder / "model", "data.train_files": folder / "train.parquet"}
+    hashes = content_hashes({key: str(file) for key, file in files.items()})
+    reference = Path(__file__).parents[4] / "results" / "reference" / variant
+    for manifest in reference.glob("*/seed=*/manifest.json"):
+        assert json.loads(manifest.read_text())["controlled"].items() >= hashes.items()
+    assert list(reference.glob("*/seed=*/manifest.json"))
+
+
+def test_what_would_have_to_be_built_is_not_built_for_a_plan(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_ASSETS", str(tmp_path))
+    with nothing_built(), pytest.raises(NotBuiltError, match="tiny is not built yet"):
+        asset("tiny", seed=1)
+    assert list(tmp_path.iterdir()) == []
