@@ -59,8 +59,10 @@ notebook: setup  ## the same step by step: execute analysis/report.ipynb on RUNS
 	@for runs in $(RUNS); do test -e $$runs || \
 	  { echo "error: $$runs: no runs there; train some with \`make sweep\`" >&2; exit 2; }; done
 	mkdir -p results/reports/$(NAME)
-	REPORT_RUNS="$(subst $() ,:,$(strip $(RUNS)))" $(PY) -m nbconvert --execute --to html --output-dir results/reports/$(NAME) \
+	REPORT_RUNS="$(subst $() ,:,$(strip $(RUNS)))" $(PY) -m nbconvert --execute --to html --log-level WARN \
+	  --TemplateExporter.extra_template_basedirs=analysis/report --template offline --output-dir results/reports/$(NAME) \
 	  --output notebook analysis/report.ipynb
+	@echo "open results/reports/$(NAME)/notebook.html in a browser"
 
 eval: setup  ## evaluate the runs in RUNS on BENCHMARK (k answers a question: ARGS="k=32")
 	$(PY) -m harness.evaluate run=$(subst $() ,$(comma),$(strip $(RUNS))) benchmark=$(BENCHMARK) $(ARGS)

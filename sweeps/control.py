@@ -3,7 +3,6 @@
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from harness.run.progress import Monitor
 from sweeps.launchers.base import Launcher
 from sweeps.launchers.local import Local
 from sweeps.lock import HeldError, Lock, alive, read
-from sweeps.next_steps import RUNS, report_command, sweeps_command, why
+from sweeps.next_steps import report_command, report_folder, sweeps_command, why
 from sweeps.scheduler import Progress, Rules, Scheduler, status_of, submission_of
 from sweeps.state import SweepState
 from sweeps.trials import Trial
@@ -188,13 +187,6 @@ def tell(one: Progress, told: dict[str, str], console: Console) -> None:
         console.print(f"{one.trial.name}: {one.error} ({what})", style="red", highlight=False, soft_wrap=True)
 
 
-def _figures_folder(paths: Sequence[Path]) -> Path | None:
-    """Beside runs that are kept apart from ``results/runs``, so that two roots never share a folder; else the
-    reports'."""
-    roots = {path.parents[2] for path in paths}
-    return None if len(roots) > 1 or roots == {RUNS} else roots.pop() / "figures"
-
-
 def closing(trials: Sequence[Trial], console: Console) -> None:
     """The table and the curves of the trials that have become runs, and the command for their whole report."""
     # The only place where sweeps call the analysis, and only when this is called: a sweep ends with what its user
@@ -208,7 +200,8 @@ def closing(trials: Sequence[Trial], console: Console) -> None:
     try:
         runs = load_runs(paths)
         print_summary(runs, console)
-        write_figures(runs, _figures_folder(paths), console=console, names=CLOSING)
+        apart = report_folder(paths)
+        write_figures(runs, apart and apart / "figures", console=console, names=CLOSING)
     except AnalysisError as error:
         console.print(f"no curves: {error}", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"report: {report_command(paths)}", highlight=False, soft_wrap=True, markup=False)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.curves import Curve, draw_curves
 from analysis.figures.style import (
+    LINE_STYLES,
     SMALL,
     figure_of,
     line_styles,
@@ -33,7 +34,7 @@ TICKS = {
     "total": "loss\n(the sum)",
     "bias": "loss bias",
 }
-HATCHES = ("", "///", "...", "xxx")  # arms of one algorithm share its colour
+HATCHES = dict(zip(LINE_STYLES, ("", "///", "...", "xxx"), strict=True))  # arms that share a colour
 STEP = "Of one natural-gradient step; this is not the answer of Adam or of the plain gradient."
 BIAS = "Loss bias: pressure of the loss minus that of c = A, which is what the reward itself asks for."
 
@@ -82,10 +83,8 @@ def decomposition_bars(
         rows = _where(intervals, bar).set_index("term").loc[list(TERMS)]
         x = np.arange(len(TERMS)) + (at - (len(bars) - 1) / 2) * width
         label = f"{_bar_name(bar, bars)} (n = {rows['n'].max()})"
-        hatch = HATCHES[algos[:at].count(bar["algo"]) % len(HATCHES)]
-        ax.bar(
-            x, rows["estimate"], 0.9 * width, color=style["color"], alpha=0.7, hatch=hatch, edgecolor="w", label=label
-        )
+        look = {"color": style["color"], "hatch": HATCHES[style["linestyle"]], "alpha": 0.7, "edgecolor": "w"}
+        ax.bar(x, rows["estimate"], 0.9 * width, label=label, **look)
         if rows["n"].max() >= MIN_T_RUNS:
             whiskers = np.abs(rows[["low", "high"]].to_numpy().T - rows["estimate"].to_numpy())
             ax.errorbar(x, rows["estimate"], whiskers, fmt="none", ecolor="0.2", elinewidth=1, capsize=2)

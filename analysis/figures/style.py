@@ -83,13 +83,19 @@ def leave_empty(ax: Axes, title: str, text: str = "not recorded") -> None:
 def line_styles(algos: Sequence[str]) -> Iterator[dict[str, Any]]:
     """For each arm ``color`` and ``linestyle``: colour by algorithm, another line style for its further arms.
 
-    Of more unknown algorithms than there are colours, those that share a colour differ in their line style.
+    Of more unknown algorithms than there are colours, those that share a colour differ in their line style. No two of
+    up to four arms of one colour are alike.
     """
     others = {algo: divmod(at, len(OTHER_COLOURS)) for at, algo in enumerate(sorted(set(algos) - set(COLOURS)))}
+    first = {algo: (COLOURS[algo], 0) for algo in set(algos) & set(COLOURS)}
+    first |= {algo: (OTHER_COLOURS[colour], again % len(LINE_STYLES)) for algo, (again, colour) in others.items()}
+    taken = set(first.values())
     for at, algo in enumerate(algos):
-        again, colour = others.get(algo, (0, 0))
-        line = LINE_STYLES[(algos[:at].count(algo) + again) % len(LINE_STYLES)]
-        yield {"color": COLOURS.get(algo) or OTHER_COLOURS[colour], "linestyle": line}
+        colour, line = first[algo]
+        if algo in algos[:at]:
+            line = next((free for free in range(len(LINE_STYLES)) if (colour, free) not in taken), line)
+            taken.add((colour, line))
+        yield {"color": colour, "linestyle": LINE_STYLES[line]}
 
 
 def draw_band(ax: Axes, summary: pd.DataFrame, colour: str) -> None:

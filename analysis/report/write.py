@@ -1,6 +1,6 @@
 """What runs leave for a reader: figures, tables, ``report.json`` and one HTML page."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from analysis.statistics.movement import with_movement
 from analysis.statistics.selection import Choice, choose
 from analysis.tables.render import save as save_table
 from analysis.tables.settings import settings_table
+from harness.paths import python
 from harness.rundir import write_json
 
 REPORTS = Path("results/reports")
@@ -57,22 +58,22 @@ def write_figures(
 ) -> list[Path]:
     """Draw the figures ``names`` (every entry of ``FIGURES``), say where, and list those that are missing and why.
 
-    ``out``: folder of the figures, with several experiments a folder in it for each; by default
-    ``results/reports/<experiment>/figures``. Raises ``AnalysisError`` if the runs of an experiment are not matched:
+    ``out``: folder of the figures, with several experiments a folder in it for each; by default where the report of
+    these experiments has them, so that it replaces them. Raises ``AnalysisError`` if the runs of an experiment are not matched:
     one figure would contrast them; or if no run recorded what the x axis needs.
     """
     console, view = console or Console(), view or FigureOptions()
     runs = choose(runs, view.choice)
     say_left_out(runs, console)
+    figures_of = folder_of(runs, out or REPORTS / "+".join(runs.runs["experiment"].unique()) / "figures")
     several = runs.runs["experiment"].nunique() > 1
     written: list[Path] = []
     absent: list[str] = []
     for experiment, name, drawn, reason in _figures(runs, view, names or FIGURES):
-        folder = REPORTS / experiment / "figures" if out is None else out / experiment if several else out
         if drawn is None:
             absent.append(f"missing {name}{f' in {experiment}' if several and experiment else ''}: {reason}")
             continue
-        png, pdf = save(drawn, folder / name)
+        png, pdf = save(drawn, figures_of(experiment) / name)
         console.print(f"wrote {png} and .pdf", **PLAIN)
         written += [png, pdf]
     for line in absent:
@@ -94,6 +95,7 @@ def write_report(
     with console.status("claims and contrasts") as status:
         claims = load_claims()
         report = build_report(runs, claims, varies_of(view))
+        figures_of = folder_of(runs, folder / "figures")
         figures: dict[str, list[Drawn]] = {experiment: [] for experiment in report["experiments"]}
         absent: dict[str, dict[str, str]] = {experiment: {} for experiment in report["experiments"]}
         for experiment, figure, drawn, reason in _figures(runs, view, FIGURES):
@@ -101,7 +103,7 @@ def write_report(
             if drawn is None:
                 absent.setdefault(experiment or "paper", {})[figure] = reason
                 continue
-            png, _ = save(drawn, folder / "figures" / experiment / figure)
+            png, _ = save(drawn, figures_of(experiment) / figure)
             figures[experiment].append(Drawn(figure, FIGURES[figure].title, png.read_bytes()))
         report["missing_figures"] = absent
         status.update("tables")
@@ -142,6 +144,12 @@ def write_report(
     return page
 
 
+def folder_of(runs: Runs, figures: Path) -> Callable[[str], Path]:
+    """Where an experiment's figures are: a folder for each in ``figures``, or that itself where there is but one."""
+    several = runs.runs["experiment"].nunique() > 1
+    return lambda experiment: figures / experiment if several else figures
+
+
 def say_left_out(runs: Runs, console: Console) -> None:
     """A line for each reason why runs are not part of what follows, and how to see them instead."""
     by_reason: dict[str, list[str]] = {}
@@ -151,7 +159,9 @@ def say_left_out(runs: Runs, console: Console) -> None:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         console.print(f"left out: {', '.join(names[:3])}{more}: {reason}", style="yellow", **PLAIN)
     if by_reason:
-        console.print("to report others: python -m analysis RUNS --only NAME, --exclude NAME or --varies KEY", **PLAIN)
+        console.print(
+            f"to report others: {python()} -m analysis RUNS --only NAME, --exclude NAME or --varies KEY", **PLAIN
+        )
 
 
 def _figures(

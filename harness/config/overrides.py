@@ -7,7 +7,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 
 from harness.config.errors import ConfigError, did_you_mean
-from harness.paths import CONF
+from harness.paths import CONF, python
 
 LAUNCHER = "hydra/launcher"
 
@@ -49,7 +49,7 @@ def _parsed(word: str, multirun: bool) -> Override:
         ) from None
     several = override.is_sweep_override()
     if several and not multirun:
-        how = f"-m {word}" if key not in there else f"`python -m harness.train -m {word}` or `make sweep`"
+        how = f"-m {word}" if key not in there else f"`{python()} -m harness.train -m {word}` or `make sweep`"
         raise ConfigError(f"{word}: several values are several runs; use {how}, or give one value")
     if key in there and several:
         for name in _choices(override):

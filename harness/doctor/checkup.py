@@ -15,6 +15,7 @@ from rich.text import Text
 
 from harness.doctor.finding import Check, Finding, Flat, failure, findings, reason
 from harness.doctor.software import SETUP, engines, versions
+from harness.paths import python
 
 WIDTH = 100
 COLUMNS = (7, 12)  # level and name
@@ -79,7 +80,7 @@ def before_run(flat: Flat) -> list[str]:
     said = [(name, finding) for name, found in made.items() for finding in found]
     failures = [f"{name}: {f.found}; remedy: {f.remedy}" for name, f in said if f.level == "failure"]
     if failures:
-        more = f" ({len(failures) - 1} more: `python -m harness.doctor`)" if failures[1:] else ""
+        more = f" ({len(failures) - 1} more: `{python()} -m harness.doctor`)" if failures[1:] else ""
         raise ConfigError(f"{failures[0]}{more}")
     return [f"{name}: {f.found}" for name, f in said if f.level == "warning"]
 

@@ -12,7 +12,7 @@ from harness.config import ConfigError
 from harness.doctor.finding import Finding, Flat, amount, failure, local, ok, warning
 from harness.doctor.model import model_folder, parameters
 from harness.doctor.software import GPU_SETUP
-from harness.paths import ROOT
+from harness.paths import ROOT, python
 
 GB = 1e9
 FREE_SHARE = 0.9  # of a GPU; less means that somebody else computes there
@@ -75,7 +75,7 @@ def _gpu_memory(flat: Flat, memory: list[tuple[int, int]]) -> Iterator[Finding]:
         elif needed and needed > total:
             yield warning(
                 f"{found}, an update takes an estimated {amount(needed)}",
-                "`python -m harness.estimate` with the same settings lists what takes it",
+                f"`{python()} -m harness.estimate` with the same settings lists what takes it",
             )
         else:
             continue

@@ -30,10 +30,8 @@ from yaml import YAMLError
 from harness.config import ConfigError, say_error
 from harness.evaluate.benchmark import Benchmark, as_kind, load_benchmark
 from harness.evaluate.evaluation import BASE, evaluate, initial_model
-from harness.paths import ROOT
+from harness.paths import ROOT, python
 from harness.rundir import RunDir, RunDirError, find_runs
-
-HELP = "`python -m harness.evaluate --help` lists the keys"
 
 
 @dataclass(frozen=True)
@@ -86,11 +84,11 @@ def parse(arguments: Sequence[str]) -> Request:
     """The request of ``key=value`` arguments; raises ``ConfigError`` or ``RunDirError`` with one line."""
     wrong = [argument for argument in arguments if "=" not in argument]
     if wrong:
-        raise ConfigError(f"{wrong[0]}: expected key=value; {HELP}")
+        raise ConfigError(f"{wrong[0]}: expected key=value; {_help()}")
     given: dict[str, Any] = {a.split("=", 1)[0]: a.split("=", 1)[1] for a in arguments}
     missing = [key for key in ("run", "benchmark") if not given.get(key)]
     if missing:
-        raise ConfigError(f"{missing[0]}= is missing; {HELP}")
+        raise ConfigError(f"{missing[0]}= is missing; {_help()}")
     names, paths = given.pop("benchmark").split(","), given.pop("run")
     runs = _runs(paths)
     options: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()]))
@@ -128,7 +126,7 @@ def report_command(runs: Sequence[RunDir]) -> str:
     folders = list(dict.fromkeys(run.path.resolve().parents[1] for run in runs))
     if all(folder.parent == ROOT / "results" / "runs" for folder in folders):
         return f"make report EXPERIMENT={','.join(folder.name for folder in folders)}"
-    return f"python -m analysis {' '.join(map(str, folders))}"
+    return f"{python()} -m analysis {' '.join(map(str, folders))}"
 
 
 def _runs(paths: str) -> list[RunDir]:
@@ -144,3 +142,7 @@ def _default_engine() -> str:
     from harness.evaluate.backends import default_engine
 
     return default_engine()
+
+
+def _help() -> str:
+    return f"`{python()} -m harness.evaluate --help` lists the keys"

@@ -19,6 +19,7 @@ from rich.progress import track
 from harness.config import ConfigError
 from harness.config.matching import content_hash
 from harness.evaluate.benchmark import Benchmark
+from harness.paths import python
 from harness.run.checkpoints import checkpoints, intact
 from harness.rundir import EVAL_COLUMNS, RunDir, settings_hash, write_json
 from harness.tasks.registry import asset_path
@@ -121,7 +122,7 @@ def evaluate(
     file = Path(asset_path("file", benchmark.file, config.harness.asset_seed))
     if not file.exists():
         raise ConfigError(
-            f"benchmark={benchmark.name}: {file} is missing; `python -m harness.data prepare {benchmark.name}`"
+            f"benchmark={benchmark.name}: {file} is missing; `{python()} -m harness.data prepare {benchmark.name}`"
         )
     settings = settings_of(benchmark, file, config, engine, seed, step)
     result, record = run.eval / f"{benchmark.name}.parquet", run.eval / f"{benchmark.name}.json"

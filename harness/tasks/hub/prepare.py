@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.config import ConfigError
-from harness.paths import assets_dir
+from harness.paths import assets_dir, python
 from harness.rundir import write_json
 from harness.tasks.hub import prompts, sources
 from harness.tasks.hub.contamination import overlap
@@ -39,7 +39,7 @@ def prepared(name: str, seed: int = 0) -> Path:
     """
     folder = folder_of(name)
     if not (folder / CARD).is_file():
-        raise ConfigError(f"{name} is not prepared in {folder}; run `python -m harness.data prepare {name}`")
+        raise ConfigError(f"{name} is not prepared in {folder}; run `{python()} -m harness.data prepare {name}`")
     return folder
 
 

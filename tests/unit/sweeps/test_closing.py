@@ -24,11 +24,13 @@ def said(act) -> str:
 
 def test_curves_of_runs_kept_apart_are_written_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = said(lambda console: control.closing(trials(tmp_path / "smoke"), console))
-    assert (tmp_path / "smoke" / "figures" / "response_length.png").exists()
-    assert f"report: python -m analysis {tmp_path / 'smoke' / 'tiny'}" in text
-    monkeypatch.setattr(control, "RUNS", tmp_path / "runs")
-    assert control._figures_folder([tmp_path / "runs" / "tiny" / "gspo" / "seed=0"]) is None
-    assert next_steps.RUNS.parts[-2:] == ("results", "runs")
+    assert (tmp_path / "smoke" / "reports" / "tiny" / "figures" / "response_length.png").exists()
+    assert (
+        f"report: python -m analysis {tmp_path / 'smoke' / 'tiny'} --out {tmp_path / 'smoke' / 'reports' / 'tiny'}"
+        in text
+    )
+    monkeypatch.setattr(next_steps, "RUNS", tmp_path / "runs")
+    assert next_steps.report_folder([tmp_path / "runs" / "tiny" / "gspo" / "seed=0"]) is None
 
 
 def test_runs_that_have_more_steps_than_asked_for_are_said(tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def test_no_other_run_of_the_folder_is_reported(runs: Path) -> None:
 
 def test_runs_elsewhere_are_named_by_their_paths(runs: Path, tmp_path: Path) -> None:
     paths = made(tmp_path / "my results", "tiny/grpo/seed=0")
-    assert report_command(paths) == "python -m analysis 'my results/tiny'"
+    assert report_command(paths) == "python -m analysis 'my results/tiny' --out 'my results/reports/tiny'"
     assert report_command(made(tmp_path.parent / f"{tmp_path.name}-far", "tiny/a/seed=0")) == (
-        f"python -m analysis {tmp_path}-far/tiny"
+        f"python -m analysis {tmp_path}-far/tiny --out {tmp_path}-far/reports/tiny"
     )
 
 

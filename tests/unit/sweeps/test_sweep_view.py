@@ -148,7 +148,7 @@ def test_the_next_step_is_what_the_table_asks_for(tmp_path: Path) -> None:
     trials[1].run.write_status("done", last_step=20)
     for one in trials:
         (one.path / "manifest.json").write_text("{}")
-    assert after() == f"python -m analysis {tmp_path}/fake"
+    assert after() == f"python -m analysis {tmp_path}/fake --out {tmp_path}/reports/fake"
 
 
 def sweep(about: str = "what it is for") -> Sweep:

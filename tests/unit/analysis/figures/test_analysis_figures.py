@@ -15,7 +15,7 @@ from scipy import stats
 
 from analysis import AnalysisError, arm_tables, clip_curve, curve, draw, length_curve, pointwise, save, three_panels
 from analysis.figures.curves import CURVES
-from analysis.figures.style import COLOURS
+from analysis.figures.style import COLOURS, line_styles
 
 
 def frame_of(arms: dict[str, list[dict[str, np.ndarray]]]) -> pd.DataFrame:
@@ -176,6 +176,13 @@ def test_colours_follow_the_algorithm() -> None:
     assert colours[:3] == [COLOURS["gspo"], COLOURS["luspo"], COLOURS["luspo"]]
     assert colours[3] not in COLOURS.values()
     assert ax.lines[1].get_linestyle() != ax.lines[2].get_linestyle()
+
+
+def test_twelve_arms_are_told_apart() -> None:
+    own = ["grpo", "grpo_sum", "gspo", "luspo", "luspo_norm", "cispo", "dapo_loss", "dr_grpo", "fspo", "gmpo", "sapo"]
+    for algos in (own, [*own, "mine"], ["gmpo", "cispo", "cispo", "gspo", "gspo"], [f"mine{at}" for at in range(12)]):
+        looks = [(style["color"], style["linestyle"]) for style in line_styles(algos)]
+        assert len(set(looks)) == len(algos)
 
 
 def test_draws_into_a_given_axes() -> None:

@@ -109,7 +109,7 @@ def test_tables_are_written_in_four_forms_and_figures_in_two(report: Path) -> No
     tables = {path.name for path in (report / "out/tables").iterdir()}
     for name in ("claims_tiny", "arms_tiny", "matching_tiny", "runs", "table_2", "settings_tiny", "audit_differences"):
         assert {f"{name}{suffix}" for suffix in (".md", ".csv", ".tex", ".html")} <= tables
-    figures = {path.name for path in (report / "out/figures/tiny").iterdir()}
+    figures = {path.name for path in (report / "out/figures").iterdir()}
     assert {"response_length.png", "response_length.pdf"} <= figures
     missing = json.loads((report / "out/report.json").read_text())["missing_figures"]
     assert missing["tiny"]["entropy"] == "no run recorded entropy"
@@ -143,7 +143,7 @@ def test_a_single_run_has_figures_and_no_interval(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "out/report.json").read_text())
     assert all(claim["verdict"] == "not tested" for claim in content["claims"])
     assert content["experiments"]["tiny"]["arms"][0]["n"] == 1
-    assert (tmp_path / "out/figures/tiny/response_length.png").exists()
+    assert (tmp_path / "out/figures/response_length.png").exists()
 
 
 def test_it_ends_with_what_a_verdict_lacks_and_the_command_that_gets_it(
@@ -241,5 +241,5 @@ def test_pressure_figures_are_drawn_from_recorded_responses(tmp_path: Path) -> N
                 accuracy=right, reward=right,
             )  # fmt: skip
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    assert (tmp_path / "out/figures/tiny/length_pressure.png").exists()
-    assert (tmp_path / "out/figures/tiny/pressure_parts.png").exists()
+    assert (tmp_path / "out/figures/length_pressure.png").exists()
+    assert (tmp_path / "out/figures/pressure_parts.png").exists()
