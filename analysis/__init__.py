@@ -20,7 +20,7 @@ from analysis.runs.load import KEYS, AnalysisError, Runs, load_runs, require_met
 from analysis.statistics.arms import X_AXES, arm_tables, pointwise
 from analysis.statistics.matched import require_matched
 from analysis.statistics.selection import Choice, choose
-from analysis.tables.summary import print_summary, summary_frame
+from analysis.tables.summary import print_forks, print_summary, summary_frame
 
 __all__ = [
     "COLOURS",
@@ -48,6 +48,7 @@ __all__ = [
     "missing",
     "panels",
     "pointwise",
+    "print_forks",
     "print_summary",
     "require_matched",
     "require_metric",

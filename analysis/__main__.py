@@ -1,4 +1,11 @@
-"""``python -m analysis RUNS...``: the report of run directories: figures, tables, claims, one HTML page."""
+"""The report of run directories: figures, tables, claims, one HTML page.
+
+    python -m analysis results/runs/tiny
+    python -m analysis results/runs/tiny --only luspo --only gspo --x tokens
+
+Prints one row for each run, decides the paper's claims, draws every figure that the runs allow, and writes tables,
+report.json and one HTML page that opens offline. Needs neither torch nor verl.
+"""
 
 import argparse
 import sys
@@ -30,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m analysis",
-        description="Print one row per run; decide the paper's claims; draw every figure that the runs allow; write "
-        "tables, report.json and one HTML page that opens offline. Needs neither torch nor verl.",
-        epilog="Runs of one experiment share a figure and must be matched: equal in all that is not the treatment. Of "
-        "several matched groups the largest is reported, and the others are named with what differs. "
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Runs of one experiment share a figure and must be matched: equal in all that is not the treatment.\n"
+        "Of several matched groups the largest is reported, and the others are named with what differs.\n"
         "Exit code 2: input that cannot be analysed, with one line that says what.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders with any below")

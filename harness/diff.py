@@ -13,7 +13,11 @@ from harness.rundir import RunDir, RunDirError
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.diff",
+        description="What differs between two runs, by kind. Exit status 1: they are not matched.",
+        epilog="python -m harness.diff results/runs/tiny/gspo/seed=0 results/runs/tiny/luspo/seed=0",
+    )
     parser.add_argument("run_a", type=Path)
     parser.add_argument("run_b", type=Path)
     args = parser.parse_args()

@@ -1,6 +1,7 @@
 """The fork test: one update of each loss from one checkpoint on one batch, and what it does to the length on probes.
 
-    python -m harness.fork results/runs/tiny/gspo/seed=0 results/runs/tiny/gspo/seed=1 --step 20
+    python -m harness.fork results/runs/tiny/gspo/seed=0
+    python -m harness.fork results/runs/tiny/gspo/seed=0 results/runs/tiny/gspo/seed=1 --step 20 --algos gspo,luspo
 
 Every fork continues its parent's weights, optimizer state, position in the data and seed, so all losses see the same
 responses; they are the held-out prompts, 16 responses each, before and after. Forks are runs like others, in
@@ -61,7 +62,7 @@ def fork_overrides(run: RunDir, step: int | None) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code of the first sweep that failed, else 0."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.fork", description="One update of each loss from a checkpoint."
+        prog="python -m harness.fork", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories with checkpoints")
     parser.add_argument("--step", type=int, help="checkpoint to fork from (default: the newest)")

@@ -1,6 +1,7 @@
 """The paper's experiments as presets: every value beside the paper's (arXiv 2602.05261), and why where it states none.
 
-    python -m harness.paper_settings [EXPERIMENT]
+    python -m harness.paper_settings
+    python -m harness.paper_settings text_dense
 
 The paper's side is results/paper/settings.yaml, ours the resolved configuration; the reasons are ``harness.choices``
 of the preset's files, a mapping from a key to one sentence. Prints Markdown.

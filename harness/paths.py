@@ -7,6 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
+# Characters of the folder of Ray's sockets, whose paths have 107 at most; about 65 are Ray's own.
+LONGEST_RAY_FOLDER = 40
 
 
 def assets_dir() -> Path:
@@ -20,3 +22,8 @@ def python() -> str:
     if found and Path(found).absolute().parent == mine.parent:
         return "python"
     return os.path.relpath(mine) if mine.is_relative_to(Path.cwd()) else str(mine)
+
+
+def typed(path: Path) -> str:
+    """A path as it is typed from here: relative where it is below, else absolute."""
+    return os.path.relpath(path) if path.absolute().is_relative_to(Path.cwd()) else str(path)

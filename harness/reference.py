@@ -1,11 +1,12 @@
-"""The generated pages of docs: ``python -m harness.reference`` writes docs/records.md and docs/configuration.md.
+"""The generated pages of docs, docs/records.md and docs/configuration.md: ``python -m harness.reference``.
 
 Columns and their sentences come from ``harness.rundir``, settings and their comments from the files of conf.
 """
 
+import argparse
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,8 +205,10 @@ def pages() -> dict[Path, str]:
     return {DOCS / "records.md": records_page(), DOCS / "configuration.md": configuration_page()}
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write the pages that differ; returns the exit status."""
+    said = (__doc__ or "").split("\n\n")[0]
+    argparse.ArgumentParser(prog="python -m harness.reference", description=said).parse_args(argv)
     DOCS.mkdir(exist_ok=True)
     for path, content in pages().items():
         if not path.exists() or path.read_text() != content:

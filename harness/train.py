@@ -36,6 +36,7 @@ from harness.manifest import describe, refuse_other_settings
 from harness.paths import CONF, ROOT
 from harness.run.checkpoints import condemn, drop_checkpoints, passed_over, resume_point
 from harness.run.failures import classify
+from harness.run.offline import sync_hint
 from harness.run.process import train_process
 from harness.run.progress import Monitor
 from harness.run.watch import Watch
@@ -158,6 +159,8 @@ def _train_locked(run: RunDir, planned: int, config: DictConfig, console: Consol
         _merge(run)
         minutes = run.status()["seconds"] / 60
         console.print(f"{run.path}: done, {minutes:.1f} minutes", **PLAIN)
+        if hint := sync_hint([run]):
+            console.print(hint, **PLAIN)
         return 0
     console.print(f"{run.path}: {error}\n  log: {attempt / 'log.txt'}", style="red", **PLAIN)
     return PREEMPTED if cause == "preempted" else FAILED

@@ -3,12 +3,15 @@
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 from rich.console import Console
 
 from harness.config import ConfigError
-from harness.run.progress import Monitor
+from harness.run.offline import sync_hint
+from harness.run.progress import Monitor, duration
+from harness.rundir import RunDir
 from sweeps.launchers.base import Launcher
 from sweeps.launchers.local import Local
 from sweeps.lock import HeldError, Lock, alive, read
@@ -71,6 +74,7 @@ def run_trials(
                         monitor.watch(one.trial.run)
                     tell(one, told, console)
                 monitor.update()
+                tell_queue(scheduler.trials, told, console)
                 return go_on()
 
             scheduler.run(each=each)
@@ -88,6 +92,26 @@ def run_trials(
     tell_longer(trials, console)
     tell_unfinished(scheduler, console)
     return int(not scheduler.over or bool(scheduler.failed))
+
+
+def tell_queue(trials: Sequence[Progress], told: dict[str, str], console: Console) -> None:
+    """Which runs wait for their turn and, once it is known, how long all of them will take: when that is new."""
+    waiting = [one.trial.name for one in trials if one.state == "waiting"]
+    statuses = [status_of(one.trial.run) for one in trials if one.state == "running"]
+    known = [one for one in statuses if one.get("seconds_left") is not None and one.get("started")]
+    if not waiting or not statuses:
+        return
+    some = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if waiting[3:] else "")
+    news = f"{some} {len(known) == len(statuses)}"
+    if told.get("queue") == news:
+        return
+    told["queue"] = news
+    text = f"queued: {some}"
+    if len(known) == len(statuses):
+        whole = mean(time.time() - one["started"] + one["seconds_left"] for one in known)
+        left = sum(one["seconds_left"] for one in known) + len(waiting) * whole
+        text += f"; {duration(left / len(known))} left for all"
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def tell_longer(trials: Sequence[Trial], console: Console) -> None:
@@ -191,7 +215,7 @@ def closing(trials: Sequence[Trial], console: Console) -> None:
     """The table and the curves of the trials that have become runs, and the command for their whole report."""
     # The only place where sweeps call the analysis, and only when this is called: a sweep ends with what its user
     # wants to see first, and nothing else here depends on how runs are analysed.
-    from analysis import AnalysisError, load_runs, print_summary
+    from analysis import AnalysisError, load_runs, print_forks, print_summary
     from analysis.report.write import write_figures
 
     paths = [trial.path for trial in trials if (trial.path / "manifest.json").exists()]
@@ -200,8 +224,11 @@ def closing(trials: Sequence[Trial], console: Console) -> None:
     try:
         runs = load_runs(paths)
         print_summary(runs, console)
+        print_forks(runs, console)
         apart = report_folder(paths)
         write_figures(runs, apart and apart / "figures", console=console, names=CLOSING)
     except AnalysisError as error:
         console.print(f"no curves: {error}", style="yellow", highlight=False, soft_wrap=True)
+    if hint := sync_hint([RunDir(path) for path in paths]):
+        console.print(hint, **PLAIN)
     console.print(f"report: {report_command(paths)}", highlight=False, soft_wrap=True, markup=False)

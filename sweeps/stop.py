@@ -1,6 +1,6 @@
 """Ask a run to stop after a checkpoint, from any machine that sees its directory, and wait until it has.
 
-    python -m sweeps.stop RUN_DIRECTORY
+    python -m sweeps.stop results/runs/tiny/gspo/seed=0
 
 What a Kubernetes pod does before it goes: a signal would reach its own processes only, and Ray's die of it at once.
 """
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print(__doc__)
-        return 2
+        return 0 if {"-h", "--help"} & set(arguments) else 2
     stop(RunDir(Path(arguments[0])))
     return 0
 

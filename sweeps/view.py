@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from harness.run.progress import duration
 from sweeps import lock
 from sweeps.definition import Sweep
 from sweeps.next_steps import report_command, sweeps_command, why
@@ -129,16 +130,6 @@ def plan_table(sweep: Sweep, trials: Sequence[Trial]) -> Group:
     total = f"{len(trials)} runs, {spent}, {disk / GB:.3g} GB of checkpoints; {free / GB:.3g} GB free at {root}"
     lines = [Text(sweep.about or sweep.name), table, Text(total, style="bold red" if disk > free else "bold")]
     return Group(*lines)
-
-
-def duration(seconds: float | None) -> str:
-    """``2 h 05 min``, ``12 min``, ``40 s``."""
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
 def _number(value: Any, form: str, factor: float = 1) -> str:

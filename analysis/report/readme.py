@@ -1,4 +1,8 @@
-"""``python -m analysis.report.readme RUNS...``: what the README says was found, every number from run directories."""
+"""What the README says was found, every number from run directories: ``make readme``.
+
+python -m analysis.report.readme results/reference
+python -m analysis.report.readme results/reference --readme /tmp/copy-of-README.md
+"""
 
 import argparse
 import sys
@@ -99,8 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for input that cannot be analysed."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.report.readme",
-        description=f"Decide the paper's claims on runs (of one experiment or several) and write {REPORT}, {FIGURE}, "
-        f"{RESULTS} and the README's findings and claims, between their markers.",
+        description=f"{__doc__}\nWrites {REPORT}, {FIGURE}, {RESULTS} and the README's findings between its markers.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders with any below")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="default: README.md")

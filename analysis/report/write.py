@@ -25,7 +25,6 @@ from analysis.statistics.movement import with_movement
 from analysis.statistics.selection import Choice, choose
 from analysis.tables.render import save as save_table
 from analysis.tables.settings import settings_table
-from harness.paths import python
 from harness.rundir import write_json
 
 REPORTS = Path("results/reports")
@@ -59,8 +58,8 @@ def write_figures(
     """Draw the figures ``names`` (every entry of ``FIGURES``), say where, and list those that are missing and why.
 
     ``out``: folder of the figures, with several experiments a folder in it for each; by default where the report of
-    these experiments has them, so that it replaces them. Raises ``AnalysisError`` if the runs of an experiment are not matched:
-    one figure would contrast them; or if no run recorded what the x axis needs.
+    these experiments has them, so that it replaces them. Raises ``AnalysisError`` if the runs of an experiment are not
+    matched: one figure would contrast them; or if no run recorded what the x axis needs.
     """
     console, view = console or Console(), view or FigureOptions()
     runs = choose(runs, view.choice)
@@ -159,9 +158,8 @@ def say_left_out(runs: Runs, console: Console) -> None:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         console.print(f"left out: {', '.join(names[:3])}{more}: {reason}", style="yellow", **PLAIN)
     if by_reason:
-        console.print(
-            f"to report others: {python()} -m analysis RUNS --only NAME, --exclude NAME or --varies KEY", **PLAIN
-        )
+        how = "--only NAME, --exclude NAME or --varies KEY"
+        console.print(f'to report others, give {how}: make report ARGS="..."', **PLAIN)
 
 
 def _figures(

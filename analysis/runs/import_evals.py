@@ -1,6 +1,7 @@
 """Benchmark results made elsewhere -> a run directory.
 
     python -m analysis.runs.import_evals FILE --run DIR --benchmark NAME
+    python -m analysis.runs.import_evals samples_aime24.jsonl --run results/runs/mine/luspo/seed=0 --benchmark aime24
 
 What a file holds decides how it is read, its name does not; one line says what was read. CSV (with commas, semicolons
 or tabs), XLSX, Parquet and JSON may hold

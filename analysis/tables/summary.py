@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.runs.load import Runs
+from analysis.statistics.fork import fork_frame, is_fork
 
 END_SHARE = 0.2  # of the planned steps, at their end
 POOLED = {  # sum of clipped, sum of candidates, the mean to fall back on
@@ -82,6 +83,24 @@ def print_summary(runs: Runs, console: Console | None = None) -> None:
             console.print(Text(f"{run['state']}: {run['run']}: {run['error']}", style="red"), soft_wrap=True)
         for warning in run["warnings"]:
             console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+
+
+def print_forks(runs: Runs, console: Console) -> None:
+    """The lengths on the probes before and after the one update, where the runs are forks; nothing where not.
+
+    What a fork is made for: the lengths of ``print_summary`` are of the batch before the update, equal for all losses.
+    """
+    done = runs.runs["run"][runs.runs["state"] == "done"]
+    if done.empty or not is_fork(runs.select(run=list(done))):
+        return
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, title_justify="left")
+    table.title = Text("mean length on the probes, tokens", style="bold")
+    for header in ("arm", "seed", "before", "after", "change"):
+        table.add_column(header, justify="left" if header == "arm" else "right")
+    for row in fork_frame(runs).to_dict("records"):
+        numbers = (f"{row['before']:.2f}", f"{row['after']:.2f}", f"{row['change']:+.2f}")
+        table.add_row(Text(row["arm"]), str(row["seed"]), *numbers)
+    console.print(table)
 
 
 def _pooled(metrics: pd.DataFrame, clipped: str, of: str, fraction: str) -> float:

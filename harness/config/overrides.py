@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
 
 from harness.config.errors import ConfigError, did_you_mean
@@ -55,6 +55,8 @@ def _parsed(word: str, multirun: bool) -> Override:
         for name in _choices(override):
             if name not in there[key]:
                 raise no_such_name(f"{key}={name}", key, name, there[key])
+        if isinstance(glob := override.value(), Glob) and not glob.filter(there[key]):
+            raise ConfigError(f"{word}: no {key} has such a name; there are {', '.join(there[key])}")
     elif override.key_or_group in there:
         _require_one_name(word, override, there)
     return override

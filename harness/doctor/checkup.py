@@ -1,5 +1,6 @@
 """Would a run start here? Every check that can be made without training, one line each, with its remedy.
 
+    python -m harness.doctor
     python -m harness.doctor experiment=text_dense algo=luspo
     make doctor EXPERIMENT=text_dense ARGS="trainer.nnodes=2"
 

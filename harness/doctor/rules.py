@@ -1,6 +1,7 @@
 """Everything about a run that can be found wrong before it starts, each as one line with its remedy."""
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from harness.config import ConfigError, schema
 from harness.config.secrets import refuse_secrets
 from harness.losses.registry import spec_of
+from harness.paths import LONGEST_RAY_FOLDER
 from harness.run.checkpoints import intact
 
 ACTOR = "actor_rollout_ref.actor"
@@ -221,6 +223,15 @@ def warnings(flat: dict[str, Any]) -> Iterator[str]:
         yield "trainer.save_freq is off: an interrupted run starts again from step 1"
 
 
+def _ray_folder(flat: dict[str, Any]) -> None:
+    folder = os.environ.get("RAY_TMPDIR", "")
+    if flat.get("ray_kwargs.ray_init.address") == "local" and len(folder) > LONGEST_RAY_FOLDER:
+        raise ConfigError(
+            f"RAY_TMPDIR={folder}: {len(folder)} characters are too long for the paths of Ray's sockets; give a folder "
+            f"of at most {LONGEST_RAY_FOLDER}: export RAY_TMPDIR=/tmp"
+        )
+
+
 SETTINGS = (
     refuse_secrets,
     _open_values,
@@ -231,4 +242,5 @@ SETTINGS = (
     _equal_pairs,
     _batch_sizes,
     _loss,
+    _ray_folder,
 )

@@ -1,5 +1,6 @@
 """What a configuration needs before it is started: memory of a GPU, a checkpoint's bytes, tokens and time of a step.
 
+    python -m harness.estimate
     python -m harness.estimate experiment=text_dense actor_rollout_ref.rollout.n=16
 
 Arithmetic on the resolved configuration and the numbers of the model's config.json; nothing is measured. Sources:

@@ -1,4 +1,7 @@
-"""Evaluate runs on benchmarks: ``python -m harness.evaluate run=results/runs/tiny benchmark=tiny_easy,tiny_hard k=32``.
+"""Evaluate runs on benchmarks.
+
+    python -m harness.evaluate run=results/runs/tiny benchmark=tiny_easy,tiny_hard k=32
+    python -m harness.evaluate run=results/runs/tiny/gspo/seed=0 benchmark=tiny_heldout step=0
 
     run=PATH[,PATH]        run directories, or folders that hold some, at any depth
     benchmark=NAME[,NAME]  files of conf/benchmark

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import threading
 import traceback
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from harness.paths import LONGEST_RAY_FOLDER
 from harness.run.process import end_session
-from harness.rundir import ERROR_FILE, RunDir
+from harness.rundir import ERROR_FILE, STAGE_FILE, RunDir
 from harness.tasks.registry import build_assets
 
 # What every Ray worker needs in its environment, besides what conf/cluster sets: on a cluster that was started
@@ -36,6 +38,7 @@ def main() -> int:
     args = parser.parse_args()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        (args.attempt_dir / STAGE_FILE).write_text("importing verl and starting Ray")
         train(configure(RunDir(args.run_dir), args.attempt_dir, args.resume))
     except BaseException as error:  # noqa: BLE001  (the reason must reach the run directory whatever it is)
         traceback.print_exc()
@@ -56,6 +59,8 @@ def configure(run: RunDir, attempt: Path, resume: Path | None) -> DictConfig:
         # Else verl's agent loop sends its batches to reward workers as pickles, which torch would then refuse.
         os.environ[TRANSPORT] = "numpy"
     if config.ray_kwargs.ray_init.get("address") == "local":
+        if len(tempfile.gettempdir()) > LONGEST_RAY_FOLDER:
+            os.environ.setdefault("RAY_TMPDIR", "/tmp")
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # a Ray of our own admits nobody else
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     environment["RAY_worker_niceness"] = "0"  # Ray's 15 makes a run crawl beside anything else on the machine

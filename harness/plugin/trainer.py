@@ -32,7 +32,7 @@ from harness.plugin import probe
 from harness.plugin.recording import ROWS, RecordingLoss
 from harness.run.checkpoints import checkpoints, complete, drop_checkpoints, ensure_room
 from harness.run.merge import PLAIN
-from harness.rundir import STOP_FILE, RunDir
+from harness.rundir import STAGE_FILE, STOP_FILE, RunDir
 
 
 class _Tap:
@@ -64,9 +64,11 @@ class RecordingTrainer(PPOTrainerSync):
     def _setup(self) -> None:
         register_losses()
         actor: ActorConfig = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+        self.attempt = Path(self.config.harness.attempt_dir)
+        self._say_stage("starting the workers and loading the model")
         probe.check(actor)  # before any worker is started; every worker checks its own again
         super()._setup()
-        self.attempt = Path(self.config.harness.attempt_dir)
+        self._say_stage("the first step")
         self.recording = bool(self.config.harness.record)
         self.run_dir = RunDir(Path(self.config.harness.run_dir))
         self.cumulative_tokens = _tokens_until(self.run_dir, self.global_steps)
@@ -108,8 +110,14 @@ class RecordingTrainer(PPOTrainerSync):
         finally:
             self.actor_rollout_wg = group
 
+    def _say_stage(self, stage: str) -> None:
+        """What a user is told who waits for the first step."""
+        (self.attempt / STAGE_FILE).write_text(stage)
+
     def _validate(self) -> dict[str, float]:
+        self._say_stage("validating the model")
         metrics = super()._validate()
+        self._say_stage("the first step")
         return {**metrics, **own.validation_metrics(metrics)}
 
     def _compute_metrics(

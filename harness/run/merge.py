@@ -1,4 +1,7 @@
-"""A finished run's responses as one file: ``python -m harness.run.merge RUNS`` for runs made before this was done.
+"""A finished run's responses as one file, for runs made before this was done.
+
+    python -m harness.run.merge results/runs/tiny/gspo/seed=0
+    python -m harness.run.merge results/runs
 
 Training writes one small Parquet file a step, so that a step is never lost. Once a run is done these are thousands of
 files that say nothing more than one. Training calls ``merge`` itself when a run is done.

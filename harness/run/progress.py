@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from harness.rundir import RunDir, RunDirError, is_trained
 
@@ -21,13 +21,12 @@ class Monitor:
             BarColumn(bar_width=16),
             TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.fields[text]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[left]}"),
             console=self.console,
             disable=not self.console.is_terminal,
         )
         self.runs: dict[str, tuple[RunDir, TaskID, str]] = {}
-        self.printed: dict[str, tuple[str, int]] = {}
+        self.printed: dict[str, tuple[str, int, str]] = {}
 
     def __enter__(self) -> "Monitor":
         self.bars.start()
@@ -43,7 +42,7 @@ class Monitor:
             return
         manifest = run.manifest()
         label = f"{manifest['arm']} seed={manifest['seed']}"
-        task = self.bars.add_task(label, total=manifest["planned_steps"], text="")
+        task = self.bars.add_task(label, total=manifest["planned_steps"], text="", left="")
         self.runs[str(run.path)] = (run, task, label)
 
     def update(self) -> None:
@@ -54,16 +53,20 @@ class Monitor:
                 continue  # being written; the next look will find it
             trained = {step: data for step, data in metrics.items() if is_trained(data)}
             step = max(trained, default=0)
-            text = describe(trained[step]) if trained else "starting" if status["state"] == "running" else ""
-            self.bars.update(task, completed=step, text=text, total=status.get("planned_steps"))
+            running = status["state"] == "running"
+            text = describe(trained[step]) if trained else ""
+            if running and (stage := status.get("stage")) and step == status.get("last_step"):
+                text = f"starting: {stage}"
+            left = f"{duration(status['seconds_left'])} left" if running and step and status.get("seconds_left") else ""
+            self.bars.update(task, completed=step, text=text, total=status.get("planned_steps"), left=left)
             if not self.console.is_terminal:
-                self._print(key, label, status, step, text)
+                self._print(key, label, status, step, ", ".join(filter(None, (text, left))))
 
     def _print(self, key: str, label: str, status: dict[str, Any], step: int, text: str) -> None:
         total = status.get("planned_steps") or 1
-        part = step * PLAIN_LINES // total
-        if self.printed.get(key, ("", -1)) != (status["state"], part):
-            self.printed[key] = (status["state"], part)
+        shown = (status["state"], step * PLAIN_LINES // total, status.get("stage") or "")
+        if self.printed.get(key) != shown:
+            self.printed[key] = shown
             clock = time.strftime("%H:%M:%S")
             self.console.print(
                 f"{clock} {label}: {status['state']}, step {step}/{total} {text}", highlight=False, soft_wrap=True
@@ -79,3 +82,13 @@ def describe(data: dict[str, Any]) -> str:
         parts.append(f"clipped {100 * data['clip_frac_token']:.2g} %")
     parts.append(f"reward {data['reward']:.2f}")
     return ", ".join(parts)
+
+
+def duration(seconds: float | None) -> str:
+    """``2 h 05 min``, ``12 min``, ``40 s``."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

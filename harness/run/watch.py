@@ -9,10 +9,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
-from harness.rundir import RunDir, is_trained
+from harness.rundir import STAGE_FILE, RunDir, is_trained
 
 SHOWN = ("response_length", "clip_frac_token", "reward", "accuracy")  # of the last step, in status.json
 FIRST = 5  # steps whose mean length is where an attempt's run started
@@ -61,12 +61,23 @@ class Watch:
         return self._stalled()
 
     def status(self) -> dict[str, Any]:
-        """Fields of ``status.json``: the last step, what it measured, and seconds left (None before two steps)."""
+        """Fields of ``status.json``: the last step, what it measured, seconds left (None before two steps), and before
+        the first step what the attempt is doing.
+
+        A step counts as long as they all took on average, so that the slower ones, which validate or save, are in it.
+        """
         step = max(self.rows, default=0)
         row = self.rows.get(step, {})
         gaps = self._gaps()
-        left = median(gaps) * (self.planned - step) if gaps else None
-        return {"last_step": step, "last": {key: row[key] for key in SHOWN if key in row}, "seconds_left": left}
+        left = mean(gaps) * (self.planned - step) if gaps else None
+        last = {key: row[key] for key in SHOWN if key in row}
+        return {"last_step": step, "last": last, "seconds_left": left, "stage": self._stage()}
+
+    def _stage(self) -> str:
+        """Nothing once the attempt has trained a step."""
+        if len(self.arrivals) > 1 or not (self.attempt / STAGE_FILE).exists():
+            return ""
+        return (self.attempt / STAGE_FILE).read_text()
 
     def _new_rows(self) -> Iterator[tuple[int, Row]]:
         """Complete lines of verl's file logger that were not read before; its last one may still be being written."""

@@ -17,6 +17,7 @@ BEING_TRAINED = "is being trained"  # in what it said: refused now, and not for 
 # In an attempt's folder: why its training process ended, and a file whose presence asks it to end.
 ERROR_FILE = "error.json"
 STOP_FILE = "stop"
+STAGE_FILE = "stage"  # of an attempt: what it is doing before its first step
 LAUNCHER_FOLDER = "launcher"  # whatever else it needs
 BEFORE_A_RUN = frozenset({".lock", SUBMISSION, LAUNCH_LOG, LAUNCHER_FOLDER})
 

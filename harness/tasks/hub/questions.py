@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import ConfigError
+from harness.grading.extraction import boxes as all_boxes
 from harness.grading.extraction import last_boxes
 from harness.tasks.hub import prompts
 from harness.tasks.hub.images import BLANK, Pictures
@@ -164,6 +165,9 @@ def final_answer(value: Any) -> str:
     """What is in the last ``\\boxed{...}`` of an answer, or list of them, or all of it; raises ``InvalidRowError``."""
     text = "" if value is None else str(value)
     boxes = last_boxes(text)
+    every = {box.content for box in all_boxes(text)}
+    if len(every) > len(boxes):
+        raise InvalidRowError(f"an answer of {len(every)} different boxes; which of them is meant is not known")
     if not boxes and "\\boxed" in text:
         raise InvalidRowError("an answer whose box does not close")
     answer = (", ".join(boxes) if boxes else text).strip()

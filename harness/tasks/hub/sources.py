@@ -3,10 +3,13 @@
 import hashlib
 import json
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +17,7 @@ import pyarrow.parquet as pq
 from harness.config import ConfigError
 from harness.tasks.hub.table import DataSet, HubFile, Layout
 
+CONNECT_SECONDS = 3.0
 BATCH = 4096  # rows in memory at a time
 COMMIT = re.compile(r"/snapshots/([0-9a-f]{40})/")  # in the hub's cache
 
@@ -51,15 +55,32 @@ def find(name: str, data_set: DataSet, folder: Path | None) -> dict[HubFile, Sou
 
 def _download(name: str, data_set: DataSet, file: HubFile) -> Path:
     import httpx
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
+    cached = try_to_load_from_cache(file.repo, file.path, repo_type="dataset", revision=file.revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    if not constants.HF_HUB_OFFLINE and (why := _unreachable(constants.ENDPOINT)):  # the hub's client tries for long
+        raise ConfigError(f"{name}: {constants.ENDPOINT} cannot be reached ({why}); {_wanted(data_set)}")
     try:
         return Path(hf_hub_download(file.repo, file.path, repo_type="dataset", revision=file.revision))
     except (OSError, EntryNotFoundError, httpx.HTTPError) as error:
         raise ConfigError(
             f"{name}: {file.repo}/{file.path} cannot be downloaded ({type(error).__name__}); {_wanted(data_set)}"
         ) from None
+
+
+def _unreachable(endpoint: str) -> str:
+    """Why no connection to the hub's host can be made within seconds; "" where one can, or a proxy does it."""
+    if getproxies():
+        return ""
+    url = urlsplit(endpoint)
+    try:
+        socket.create_connection((url.hostname, url.port or 443), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def _wanted(data_set: DataSet) -> str:

@@ -1,13 +1,16 @@
 """What a sweep says at its end: curves beside runs that are kept apart, and runs with more steps than asked for."""
 
 import io
+import time
 from pathlib import Path
 
 import pytest
+from fake_launcher import trial
 from fake_runs import training_like, write_run
 from rich.console import Console
 
 from sweeps import control, next_steps
+from sweeps.scheduler import Progress
 from sweeps.trials import Trial
 
 
@@ -37,3 +40,21 @@ def test_runs_that_have_more_steps_than_asked_for_are_said(tmp_path: Path) -> No
     assert said(lambda console: control.tell_longer(trials(tmp_path), console)) == ""
     text = said(lambda console: control.tell_longer(trials(tmp_path, planned=2), console))
     assert text.startswith("2 of 2 runs were finished before, with 10 steps, and not with the 2 asked for now")
+
+
+def test_what_waits_is_named_once_and_then_with_the_time_for_all(tmp_path: Path) -> None:
+    """One run 100 s old with 200 s left, two waiting: 200 + 2 x 300 s on one place."""
+    running, *waiting = [Progress(trial(tmp_path, name)) for name in ("a", "b", "c")]
+    running.state = "running"
+    running.trial.run.write_status("running", started=time.time() - 100, seconds_left=None)
+    told: dict[str, str] = {}
+    trials = [running, *waiting]
+    tell = lambda: said(lambda console: control.tell_queue(trials, told, console))  # noqa: E731
+    assert tell() == "queued: fake/b/seed=0, fake/c/seed=0\n"
+    assert tell() == ""
+    running.trial.run.write_status("running", started=time.time() - 100, seconds_left=200.0)
+    assert tell() == "queued: fake/b/seed=0, fake/c/seed=0; 13 min left for all\n"
+    assert tell() == ""
+    for one in waiting:
+        one.state = "done"
+    assert tell() == ""

@@ -69,4 +69,4 @@ def test_a_run_that_does_not_train_is_left_alone(tmp_path: Path, state: str) -> 
 def test_nothing_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "none")]) == 0
     assert main([]) == 2
-    assert "python -m sweeps.stop RUN_DIRECTORY" in capsys.readouterr().out
+    assert "python -m sweeps.stop results/runs/tiny/gspo/seed=0" in capsys.readouterr().out

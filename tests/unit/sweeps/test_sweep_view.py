@@ -16,7 +16,7 @@ from harness.rundir import LAUNCH_LOG, STALE_SECONDS, SUBMISSION, write_json
 from sweeps.definition import Sweep
 from sweeps.lock import Lock
 from sweeps.trials import Trial
-from sweeps.view import duration, next_step, plan_table, row, status_table
+from sweeps.view import next_step, plan_table, row, status_table
 
 
 def shown(table: RenderableType, width: int = 300) -> list[str]:
@@ -185,12 +185,3 @@ def test_a_plan_without_gpus_whose_folder_is_not_there_yet(tmp_path: Path) -> No
     found = shown(plan_table(sweep(""), [trial(tmp_path, "a", minutes=45.0), trial(tmp_path, "b", minutes=60.0)]))
     assert " ".join(found[1].split()) == "run steps nodes GPUs minutes disk GB now"
     assert found[-1].startswith("2 runs, no GPUs, about 1 h 45 min one after the other on two cores, ")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, ""), (0.0, "0 s"), (40.4, "40 s"), (89.0, "89 s"), (90.0, "2 min"), (720.0, "12 min"),
-     (3570.0, "1 h 00 min"), (7500.0, "2 h 05 min"), (360_000.0, "100 h 00 min")],
-)  # fmt: skip
-def test_durations(seconds: float | None, text: str) -> None:
-    assert duration(seconds) == text

@@ -78,7 +78,7 @@ def test_command_writes_figures_and_lists_missing_ones(tmp_path: Path, capsys: p
         del metrics["accuracy"]
         write_run(tmp_path / "runs", metrics, arm=arm)
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--smooth", "3"]) == 0
-    names = {file.name for file in (tmp_path / "out/figures/fake").iterdir()}
+    names = {file.name for file in (tmp_path / "out/figures").iterdir()}
     assert names == {
         f"{name}.{kind}" for name in ("response_length", "clip_fraction", "reward") for kind in ("png", "pdf")
     }

@@ -146,3 +146,10 @@ def test_a_folder_of_ones_own_beside_conf_goes_through_the_same_rules(tmp_path: 
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, f"error: {STEPS}=0: must be a whole number of at least 1\n")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_glob_without_a_match_is_refused() -> None:
+    (found,) = parse(["algo=glob(g*)"], multirun=True)
+    assert found.is_sweep_override()
+    with pytest.raises(ConfigError, match=r"^algo=glob\(zz\*\): no algo has such a name; there are cispo"):
+        parse(["algo=glob(zz*)"], multirun=True)

@@ -9,6 +9,7 @@ import pytest
 from model_files import write_data, write_model
 
 from harness.config import ConfigError
+from harness.doctor import rules
 from harness.doctor.rules import check
 
 ACTOR = "actor_rollout_ref.actor"
@@ -253,3 +254,11 @@ def test_a_clip_range_left_to_clip_ratio_is_checked_too(good: dict[str, Any]) ->
     unset = {f"{ACTOR}.clip_ratio_low": None, f"{ACTOR}.clip_ratio_high": None, f"{ACTOR}.clip_ratio": 0.2}
     (warning,) = check({**good, **unset})
     assert "0.2" in warning
+
+
+def test_a_folder_too_long_for_rays_sockets(flat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 36)
+    with pytest.raises(ConfigError, match=r"^RAY_TMPDIR=/tmp/x+: 41 characters .* at most 40: export RAY_TMPDIR=/tmp$"):
+        rules.settings(flat())
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 35)
+    rules.settings(flat())

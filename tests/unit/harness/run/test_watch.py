@@ -8,7 +8,7 @@ import pytest
 from fake_runs import write_attempt
 
 from harness.run.watch import Watch
-from harness.rundir import RunDir
+from harness.rundir import STAGE_FILE, RunDir
 
 LIMITS = {
     "start_seconds": 100, "stall_seconds": 20, "stall_factor": 5,
@@ -67,17 +67,19 @@ def test_a_healthy_run_raises_nothing(tmp_path: Path) -> None:
 
 
 def test_status_says_where_it_is(attempt: Attempt) -> None:
-    assert attempt.watch.status() == {"last_step": 0, "last": {}, "seconds_left": None}
+    assert attempt.watch.status() == {"last_step": 0, "last": {}, "seconds_left": None, "stage": ""}
+    (attempt.folder / STAGE_FILE).write_text("loading the model")
+    assert attempt.watch.status()["stage"] == "loading the model"
     attempt.now += 60  # the start-up is no step
     attempt.add(response_length=30.0)
     attempt.watch.look()
-    assert attempt.watch.status()["seconds_left"] is None
+    assert (attempt.watch.status()["seconds_left"], attempt.watch.status()["stage"]) == (None, "")
     for seconds in (10, 30, 12):
         attempt.pass_steps(31.0, seconds=seconds)
     told = attempt.watch.status()
     assert told["last_step"] == 4
     assert told["last"] == {"response_length": 31.0, "reward": 0.5}
-    assert told["seconds_left"] == 12 * 16  # the median of 10, 30, 12, and 16 steps are left
+    assert told["seconds_left"] == pytest.approx(52 / 3 * 16)  # the mean of 10, 30, 12, and 16 steps are left
 
 
 def test_steps_shorter_than_the_time_between_two_looks(attempt: Attempt) -> None:
@@ -229,7 +231,7 @@ def test_a_resumed_attempt_knows_what_came_before(tmp_path: Path) -> None:
     write_attempt(RunDir(tmp_path), {step: {**HEALTHY, "response_length": 40.0} for step in range(1, 8)})
     attempt = Attempt(tmp_path, resumed=5, planned=20)
     assert attempt.watch.status() == {
-        "last_step": 5, "last": {"response_length": 40.0, "reward": 0.5}, "seconds_left": None,
+        "last_step": 5, "last": {"response_length": 40.0, "reward": 0.5}, "seconds_left": None, "stage": "",
     }  # fmt: skip
     attempt.pass_steps(*[4.0] * 4)
     assert attempt.alerts() == []

@@ -271,7 +271,8 @@ def test_overlap_needs_thirteen_words_in_a_row() -> None:
         (" 34 ", "34"),
         (27.0, "27.0"),
         (3, "3"),
-        ("first \\boxed{1}, then \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("first \\boxed{\\frac{1}{2}}, so \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("\\boxed{1} and \\boxed{2}", "1, 2"),
         ("\\boxed{\\left\\{x+y=1\\right.}", "\\left\\{x+y=1\\right."),
     ],
 )
@@ -279,7 +280,10 @@ def test_final_answers(text: Any, answer: str) -> None:
     assert final_answer(text) == answer
 
 
-@pytest.mark.parametrize("text", [None, "", " ", "\\boxed{}", "\\boxed{ }", "\\boxed{1", "\\boxed{\\{1\\}"])
+@pytest.mark.parametrize(
+    "text",
+    [None, "", " ", "\\boxed{}", "\\boxed{ }", "\\boxed{1", "\\boxed{\\{1\\}", "first \\boxed{1}, then \\boxed{2}."],
+)
 def test_answers_that_are_none(text: Any) -> None:
     with pytest.raises(InvalidRowError):
         final_answer(text)
@@ -371,6 +375,17 @@ def test_missing_and_unreachable_files_are_named_with_the_remedy(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))  # and HF_HUB_OFFLINE is set
     with pytest.raises(ConfigError, match=f"^virl39k: .*39Krelease.parquet cannot be downloaded .*{remedy}"):
         prepare("virl39k")
+
+
+def test_a_hub_that_is_not_there_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that does not exist; the hub's own client is not asked, which would try again for half a minute."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("asked the client"))
+    monkeypatch.setattr("harness.tasks.hub.sources.getproxies", dict)
+    with pytest.raises(ConfigError, match=r"^aime24: https://hub.invalid cannot be reached .*--source FOLDER$"):
+        prepare("aime24")
 
 
 def test_other_refusals(source: Path, tmp_path: Path) -> None:
