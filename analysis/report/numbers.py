@@ -14,6 +14,7 @@ from analysis.statistics.fork import fork_effects, fork_frame, is_fork
 from analysis.statistics.intervals import t_interval
 from analysis.statistics.pairs import experiment_runs
 from analysis.statistics.quantities import clip_counts
+from analysis.statistics.rounding import remarks
 from analysis.statistics.windows import MissingError, Run, series, validations
 
 Report = dict[str, Any]
@@ -94,7 +95,8 @@ def _arms(runs: Runs, rules: Mapping[str, Any], level: float) -> list[Report]:
     for arm, rows in runs.runs.groupby("arm"):
         of_arm = [run for run in members if run.arm == arm]
         cells = {name: _cell([_value(measure, run) for run in of_arm], level) for name, measure in ARM_COLUMNS.items()}
-        arms.append({"arm": arm, "n": len(of_arm), "not_done": len(rows) - len(of_arm), **cells})
+        said = remarks(of_arm)
+        arms.append({"arm": arm, "n": len(of_arm), "not_done": len(rows) - len(of_arm), "remark": said, **cells})
     return arms
 
 

@@ -64,9 +64,14 @@ def arms_table(report: Report, experiment: str) -> Table:
     rows = []
     for arm in report["experiments"][experiment]["arms"]:
         n = f"{arm['n']} ({arm['not_done']} more not done)" if arm["not_done"] else str(arm["n"])
-        rows.append((arm["arm"], n, *(_cell(arm[name]) for name in ARM_COLUMNS)))
-    note = "Mean over finished runs; in brackets the t interval of the mean, of two runs minimum and maximum."
-    return Table(f"arms_{experiment}", f"Arms of {experiment}", ("arm", "n", *ARM_COLUMNS), tuple(rows), (note,))
+        rows.append((arm["arm"], n, *(_cell(arm[name], arm["n"]) for name in ARM_COLUMNS)))
+    notes = [
+        "Mean over finished runs; in brackets the t interval of the mean, of two runs minimum and maximum.",
+        *(f"{arm['remark']}." for arm in report["experiments"][experiment]["arms"] if arm["remark"]),
+    ]
+    if any(0 < arm[name]["n"] < arm["n"] for arm in report["experiments"][experiment]["arms"] for name in ARM_COLUMNS):
+        notes.append("(2 of 3): the other runs did not record it at every step that it needs.")
+    return Table(f"arms_{experiment}", f"Arms of {experiment}", ("arm", "n", *ARM_COLUMNS), tuple(rows), tuple(notes))
 
 
 def contrast_tables(report: Report, experiment: str) -> list[Table]:
@@ -190,8 +195,10 @@ def _effect(record: dict[str, Any], n: bool = False) -> str:
     return estimate + UNITS[record["unit"]] + interval + f" ({record['n']})" * n
 
 
-def _cell(cell: Report) -> Entry:
+def _cell(cell: Report, runs: int) -> Entry:
+    """runs: those of the row; a cell of fewer says so."""
     if not cell["n"]:
         return Entry("-")
+    of = f" ({cell['n']} of {runs})" if cell["n"] < runs else ""
     spread = f" [{three_digits(cell['low'])}, {three_digits(cell['high'])}]" if cell["n"] > 1 else ""
-    return Entry(three_digits(cell["mean"]) + spread, cell["mean"], cell["low"], cell["high"], cell["n"])
+    return Entry(three_digits(cell["mean"]) + spread + of, cell["mean"], cell["low"], cell["high"], cell["n"])

@@ -16,6 +16,7 @@ from analysis.statistics.evaluated import collect_benchmarks
 from analysis.statistics.intervals import Interval, Rule, detectable, holm, verdict, welch
 from analysis.statistics.pairs import Sample, collect, collect_apart, experiment_runs
 from analysis.statistics.quantities import COUNTS_FAILURES, QUANTITIES
+from analysis.statistics.rounding import ABOUT_CLIPPING, remarks
 from analysis.statistics.windows import Run
 
 CLAIMS = Path(__file__).parents[2] / "results" / "paper" / "claims.yaml"
@@ -251,6 +252,8 @@ def _sample(members: Sequence[Run], claim: Claim, claims: Claims, experiment: st
             return Sample(claim.arms, missing=f"no run of {claim.against}")
         return collect_apart(runs, members, others, claim.arms, quantity, claim.window)
     sample = collect(members, claim.arms, quantity, claim.window, caps)
+    if claim.quantity in ABOUT_CLIPPING and sample.values:
+        return replace(sample, remark=remarks(run for run in members if run.name in sample.runs))
     return sample if caps else replace(sample, remark=_counts(sample))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness.losses.spec import LossSpec
+from harness.rundir.rounding import clipped_by_rounding
 
 
 def frame(rows: list[dict[str, Any]], step: int, rows_per_update: int) -> pd.DataFrame:
@@ -30,11 +31,11 @@ def frame(rows: list[dict[str, Any]], step: int, rows_per_update: int) -> pd.Dat
     return sequences.astype(dict.fromkeys(floats, "float32"))
 
 
-def step_metrics(sequences: pd.DataFrame, spec: LossSpec) -> dict[str, float]:
+def step_metrics(sequences: pd.DataFrame, spec: LossSpec, clip: tuple[float, float] | None = None) -> dict[str, float]:
     """Standard columns of one step (``harness.rundir.STANDARD_METRICS``) and more, from its rows.
 
     A value that does not exist (the clip fraction where nothing was off-policy, the length of right answers where
-    none was right) is left out, so it is missing in the record and not 0.
+    none was right) is left out, so it is missing in the record and not 0. clip: ``clip_range`` of the loss.
     """
     updates, sequences = sequences, sequences.drop_duplicates(["prompt_id", "sample"])  # ppo_epochs repeats responses
     tokens = sequences["tokens"]
@@ -63,6 +64,8 @@ def step_metrics(sequences: pd.DataFrame, spec: LossSpec) -> dict[str, float]:
     if "rollout_logprob_diff" in sequences:
         metrics["rollout_logprob_diff"] = np.average(sequences["rollout_logprob_diff"].abs(), weights=tokens)
     metrics.update(clip_metrics(updates, spec))
+    if clip and spec.level == "sequence_mean" and "clip_frac_seq" in metrics:
+        metrics["clip_frac_rounding"] = clipped_by_rounding(metrics["onpolicy_log_ratio_rms"], *clip)
     return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
 
 

@@ -27,6 +27,7 @@ from harness.config import ConfigError, flatten
 from harness.estimate.architecture import shape_of
 from harness.estimate.cost import training
 from harness.losses.registry import register_losses, spec_of
+from harness.losses.spec import clip_range
 from harness.plugin import metrics as own
 from harness.plugin import probe
 from harness.plugin.recording import ROWS, RecordingLoss
@@ -129,7 +130,8 @@ class RecordingTrainer(PPOTrainerSync):
         actor = self.config.actor_rollout_ref.actor
         rows_per_update = actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n
         sequences = own.frame(self.tap.rows, global_steps, rows_per_update)
-        metrics.update(own.step_metrics(sequences, spec_of(actor.policy_loss.loss_mode)))
+        spec = spec_of(actor.policy_loss.loss_mode)
+        metrics.update(own.step_metrics(sequences, spec, clip_range(actor)))
         self.cumulative_tokens += metrics["tokens"]
         norms = self.tap.grad_norms
         metrics.update(

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from harness.rundir import RunDir, RunDirError, is_trained
+from harness.rundir.rounding import MOSTLY
 
 PLAIN_LINES = 10  # lines a run where no terminal draws bars
 
@@ -79,7 +80,8 @@ def describe(data: dict[str, Any]) -> str:
         return "not recorded"
     parts = [f"length {data['response_length']:.1f}"]
     if "clip_frac_token" in data:
-        parts.append(f"clipped {100 * data['clip_frac_token']:.2g} %")
+        rounding = data.get("clip_frac_rounding", 0) > MOSTLY * data.get("clip_frac_seq", 0)
+        parts.append(f"clipped {100 * data['clip_frac_token']:.2g} %" + " (mostly rounding)" * rounding)
     parts.append(f"reward {data['reward']:.2f}")
     return ", ".join(parts)
 

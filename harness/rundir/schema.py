@@ -62,6 +62,7 @@ STANDARD_METRICS = {
     "val_response_length": "the same, of the validation",
     "clip_frac_token": "clipped tokens / all tokens",
     "clip_frac_seq": "mean over responses of the clipped share of their tokens",
+    "clip_frac_rounding": "clipped responses that rounding alone would make, of losses with a sequence's ratio",
     "clip_frac_pos": "clipped tokens / all tokens, of responses with positive advantage",
     "clip_frac_neg": "the same, of responses with negative advantage",
     "reward": "mean reward of a response",
