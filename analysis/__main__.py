@@ -2,6 +2,7 @@
 
     python -m analysis results/runs/tiny
     python -m analysis results/runs/tiny --only luspo --only gspo --x tokens
+    python -m analysis verify results/runs/tiny
 
 Prints one row for each run, decides the paper's claims, draws every figure that the runs allow, and writes tables,
 report.json and one HTML page that opens offline. Needs neither torch nor verl.
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.report import verify
 from analysis.report.write import REPORTS, FigureOptions, write_report
 from analysis.runs.load import AnalysisError, load_runs
 from analysis.statistics.arms import X_AXES
@@ -21,8 +23,11 @@ from analysis.tables.summary import print_summary
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for input that cannot be analysed."""
-    args = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
+        if words[:1] == ["verify"]:
+            return verify.main(words[1:])
+        args = _parser().parse_args(words)
         runs = load_runs(args.runs)
         print_summary(runs)
         name = args.name or "+".join(runs.runs["experiment"].unique())

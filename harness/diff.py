@@ -9,7 +9,9 @@ from rich.table import Table
 
 from harness.config import say_error
 from harness.config.matching import differences
-from harness.rundir import RunDir, RunDirError
+from harness.rundir import CODE, RunDir, RunDirError
+
+KINDS = ("treatment", "controlled", "execution", "versions", "hardware")
 
 
 def main() -> int:
@@ -28,16 +30,22 @@ def main() -> int:
         return 2
     console = Console()
     names = [f"{m['experiment']}/{m['arm']}/seed={m['seed']}" for m in (a, b)]
-    for kind in ("treatment", "controlled", "execution", "versions", "hardware"):
+    for kind in KINDS:
         table = Table("key", *names, title=kind, title_justify="left", box=None)
-        changed = differences(a[kind], b[kind])
+        changed = differences(a.get(kind, {}), b.get(kind, {}))
         for key, (left, right) in changed.items():
             table.add_row(key, str(left), str(right))
         console.print(table if changed else f"{kind}: equal")
-    matched = a["fingerprint"] == b["fingerprint"]
+    for part in sorted({*a.get("code", {}), *b.get("code", {})}):
+        if files := differences(*(manifest.get("code", {}).get(part, {}) for manifest in (a, b))):
+            console.print(f"source files of {CODE}{part} that differ: {', '.join(files)}")
+    matched = not differences(a["controlled"], b["controlled"])
     same = a.get("step1_responses") is not None and a.get("step1_responses") == b.get("step1_responses")
     console.print(f"\nmatched: {'yes' if matched else 'NO'} (fingerprints {a['fingerprint']}, {b['fingerprint']})")
     console.print(f"same step-1 responses: {'yes' if same else 'no, or not reached'}")
+    unknown = [key for key in sorted({*a["controlled"], *b["controlled"]}) if key.startswith(CODE)]
+    if unknown := [key for key in unknown if key not in a["controlled"] or key not in b["controlled"]]:
+        console.print(f"not recorded in one of them, so unknown: {', '.join(unknown)}")
     return 0 if matched else 1
 
 

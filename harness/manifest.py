@@ -1,9 +1,11 @@
 """What is written down about a run before it starts: its settings by kind, versions, commit and machine."""
 
+import contextlib
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from harness.config import ConfigError, digest, matching
 from harness.doctor.rules import ACTOR
 from harness.grading import mathematics
 from harness.losses.registry import spec_of
-from harness.paths import ROOT
-from harness.rundir import RunDir
+from harness.paths import CLAIMS, ROOT
+from harness.rundir import CODE, RunDir, content_hash
 
 PACKAGES = ("verl", "torch", "ray", "transformers", "tensordict", "TransferQueue", "hydra-core", "pandas", "numpy")
+ENGINES = ("vllm", "sglang")  # recorded where they are installed
 
 
 def describe(
@@ -40,11 +43,19 @@ def describe(
         "overrides": overrides,
         "created": time.time(),
         "versions": {name: metadata.version(name) for name in PACKAGES}
+        | _installed(ENGINES)
         | mathematics.versions()
         | {"python": platform.python_version()},
         "commit": commit(),
+        "claims": hash_of_claims(),
         "hardware": hardware(),
     }
+
+
+def loss_module(built: dict[str, Any]) -> str:
+    """The module of the run's loss if it is one of ours, or of the user's; nothing for verl's."""
+    function = spec_of(built[f"{ACTOR}.policy_loss.loss_mode"]).function
+    return function.__module__ if function else ""
 
 
 def refuse_other_settings(run: RunDir, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -54,9 +65,31 @@ def refuse_other_settings(run: RunDir, manifest: dict[str, Any]) -> dict[str, An
     for kind in ("treatment", "controlled"):
         changed |= matching.differences(old[kind], manifest[kind])
     if changed:
-        shown = "; ".join(f"{key}: {a} there, {b} now" for key, (a, b) in list(changed.items())[:8])
+        files = {key: _changed_files(old, manifest, key) for key in changed}
+        shown = "; ".join(f"{key}{files[key]}: {a} there, {b} now" for key, (a, b) in list(changed.items())[:8])
         raise ConfigError(f"{run.path} was made with other settings ({shown}); use another harness.root or move it")
     return old
+
+
+def hash_of_claims() -> str | None:
+    """The hash of the rules that decide claims, as they stand when the run starts; None without the file."""
+    return content_hash(CLAIMS) if CLAIMS.exists() else None
+
+
+def _changed_files(old: dict[str, Any], new: dict[str, Any], key: str) -> str:
+    """The source files in which a hash of code differs, in brackets; nothing for other keys."""
+    part = key.removeprefix(CODE)
+    a, b = (manifest.get("code", {}).get(part, {}) for manifest in (old, new))
+    changed = matching.differences(a, b) if key.startswith(CODE) else {}
+    return f" ({', '.join(changed)} changed)" if changed else ""
+
+
+def _installed(names: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def hardware() -> dict[str, Any]:

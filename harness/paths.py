@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
+CLAIMS = ROOT / "results" / "paper" / "claims.yaml"  # the rules by which the analysis decides
 # Characters of the folder of Ray's sockets, whose paths have 107 at most; about 65 are Ray's own.
 LONGEST_RAY_FOLDER = 40
 

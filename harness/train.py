@@ -22,6 +22,7 @@ from rich.console import Console
 
 from harness.config import (
     ConfigError,
+    code,
     compose,
     effective,
     flatten,
@@ -32,7 +33,7 @@ from harness.config import (
     say_warning,
 )
 from harness.doctor import checkup, rules
-from harness.manifest import describe, refuse_other_settings
+from harness.manifest import describe, loss_module, refuse_other_settings
 from harness.paths import CONF, ROOT
 from harness.run.checkpoints import condemn, drop_checkpoints, passed_over, resume_point
 from harness.run.failures import classify
@@ -40,7 +41,7 @@ from harness.run.offline import sync_hint
 from harness.run.process import train_process
 from harness.run.progress import Monitor
 from harness.run.watch import Watch
-from harness.rundir import BEFORE_A_RUN, BEING_TRAINED, STALE_SECONDS, RunDir, RunDirError, write_json
+from harness.rundir import BEFORE_A_RUN, BEING_TRAINED, STALE_SECONDS, RunDir, RunDirError, seal, unseal, write_json
 from harness.tasks.registry import build_assets
 
 PLAIN: Any = {"markup": False, "highlight": False, "soft_wrap": True}  # how paths are printed
@@ -61,10 +62,11 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
     warnings = rules.check(built)
     if built["trainer.device"] != "cpu":
         warnings += checkup.before_run(built)
-    kinds = matching.classify(flat, matching.content_hashes(built))
+    files = code.sources(built, loss_module(built))
+    kinds = matching.classify(flat, matching.content_hashes(built) | code.hashes(files))
     different = effective(overrides, lambda word: matching.may_make_an_arm(word, flat))
     arm = matching.arm_name(flat, different)
-    manifest = describe(flat, built, kinds, arm, overrides)
+    manifest = describe(flat, built, kinds, arm, overrides) | {"code": files}
     OmegaConf.update(config, "harness.arm", arm)
     return RunDir(matching.run_path(flat, different)), manifest, warnings
 
@@ -81,6 +83,7 @@ def open_run(run: RunDir, manifest: dict[str, Any], config: DictConfig) -> None:
         if "step1_responses" in old:
             manifest["step1_responses"] = old["step1_responses"]
     run.path.mkdir(parents=True, exist_ok=True)
+    unseal(run)
     run.write_manifest(manifest)
     draft = run.config.with_suffix(".draft")
     OmegaConf.save(config, draft, resolve=True)
@@ -157,6 +160,7 @@ def _train_locked(run: RunDir, planned: int, config: DictConfig, console: Consol
         _close(run, attempt, {"state": state, "cause": cause, "error": error, "first_step": step, "began": began})
     if state == "done":
         _merge(run)
+        seal(run)
         minutes = run.status()["seconds"] / 60
         console.print(f"{run.path}: done, {minutes:.1f} minutes", **PLAIN)
         if hint := sync_hint([run]):

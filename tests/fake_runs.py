@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
-from harness.rundir import RunDir
+from analysis.runs.proofs import first_responses
+from harness.rundir import RunDir, seal
 
 NARROW = {  # as ``manifest``: a sequence-level range
     "treatment": {f"actor_rollout_ref.actor.clip_ratio_{side}": at for side, at in (("low", 3e-3), ("high", 4e-3))}
@@ -87,3 +89,79 @@ def training_like(steps: int, seed: int, growth: float = 0.0, clip: float = 0.01
         "reward": accuracy - 0.05,
         "accuracy": accuracy,
     }
+
+
+BATCH, GROUP = 4, 2  # prompts a step and responses to each, of ``write_whole_run``
+VERSIONS = {"verl": "0.9.1", "torch": "2.13.0", "vllm": "0.24.0"}
+
+
+def write_whole_run(
+    root: Path,
+    arm: str,
+    seed: int,
+    *,
+    lengths: Sequence[float],
+    experiment: str = "tiny",
+    accuracy: float = 0.5,
+    manifest: Mapping[str, Any] | None = None,
+    controlled: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Sequence[float | None]] | None = None,
+    **status: Any,
+) -> RunDir:
+    """A finished run with everything that a real one leaves: settings twice, responses that are what the metrics say,
+    and the hashes of its files. lengths: mean response length in tokens of each step, two updates a step."""
+    settings = {
+        "actor_rollout_ref.actor.optim.lr": 1e-5,
+        "actor_rollout_ref.rollout.n": GROUP,
+        "actor_rollout_ref.rollout.name": "vllm",
+        "data.train_batch_size": BATCH,
+        **(controlled or {}),
+    }
+    treatment = {"actor_rollout_ref.actor.policy_loss.loss_mode": arm, **NARROW["treatment"]}
+    told: dict[str, Any] = {"treatment": treatment, "versions": VERSIONS, "commit": "0123456789ab", **(manifest or {})}
+    rng = np.random.default_rng(1000 * seed + len(lengths))
+    steps = [_responses(rng, mean, accuracy, step == 0) for step, mean in enumerate(lengths)]
+    columns = {"tokens": "response_length", "reward": "reward", "accuracy": "accuracy"}
+    means = {metric: [float(rows[column].mean()) for rows in steps] for column, metric in columns.items()}
+    recorded = {**means, "grad_norm": [0.1] * len(steps), "tokens": [float(rows["tokens"].sum()) for rows in steps]}
+    told.setdefault("step1_responses", first_responses(steps[0].assign(step=1)))
+    run = write_run(
+        root,
+        {**recorded, **(metrics or {})},
+        experiment=experiment,
+        arm=arm,
+        seed=seed,
+        controlled=settings,
+        manifest=told,
+        **status,
+    )
+    (attempt,) = run.attempts()
+    for step, rows in enumerate(steps, 1):
+        rows.assign(step=step).to_parquet(attempt / "sequences" / f"{step}.parquet")
+    flat = {**settings, **told["treatment"], "seed": seed, "trainer": {"total_training_steps": len(steps)}}
+    run.config.write_text(yaml.safe_dump(flat | {"harness": {"arm": arm, "algo": arm.split(",")[0]}}))
+    if run.status()["state"] == "done":
+        seal(run)
+    return run
+
+
+def _responses(rng: np.random.Generator, mean: float, accuracy: float, first: bool) -> pd.DataFrame:
+    """Rows of one step; the first step's lengths do not depend on ``mean``, as matched runs begin alike."""
+    n = BATCH * GROUP
+    right = (rng.permutation(n) < round(accuracy * n)).astype(float)
+    return pd.DataFrame(
+        {
+            "prompt_id": np.repeat(np.arange(BATCH), GROUP),
+            "sample": np.tile(np.arange(GROUP), BATCH),
+            "update": np.repeat([1, 2], n // 2),
+            "tokens": np.maximum(1, np.round((20 if first else mean) + rng.normal(0, 1, n))).astype(int),
+            "truncated": False,
+            "reward": right,
+            "accuracy": right,
+            "advantage": 2 * right - 1,
+            "log_ratio": rng.normal(0, 1e-3, n),
+            "clipped": 0,
+            "effective_ratio": 1.0,
+            "response_hash": rng.integers(0, 2**31, n),
+        }
+    )

@@ -16,7 +16,8 @@ def comparability(runs: Runs, varies: Sequence[str] = ()) -> dict[str, Any]:
     matched, why_not: ``require_matched``. fingerprints: fingerprint -> arms. treatment: key -> arm -> value, of the
     treatment keys in which the arms differ (all others are equal). same_start: pairs of runs of one seed whose first
     responses are recorded, and how many of them have the same. versions, hardware: what differs within the experiment,
-    and the rest as it is. varies: keys that were declared to differ.
+    and the rest as it is. commit: of this project, with a + for a changed tree. varies: keys that were declared to
+    differ.
     """
     try:
         require_matched(runs, varies)
@@ -36,6 +37,7 @@ def comparability(runs: Runs, varies: Sequence[str] = ()) -> dict[str, Any]:
         "fingerprints": fingerprints,
         "treatment": _differing(treatments),
         "same_start": {"pairs": pairs, "equal": equal},
+        "commit": _by_value({"commit": runs.manifests[run].get("commit") or "unknown"} for run in runs.runs["run"]),
         **{kind: _by_value(runs.manifests[run].get(kind, {}) for run in runs.runs["run"]) for kind in KINDS},
     }
 

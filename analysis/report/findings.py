@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from analysis.report.numbers import Report
 from analysis.statistics.claims import three_digits
+from analysis.statistics.factorial import INTERACTION
 
 WIDTH = 120  # characters
 EXPERIMENT, SEEDS_EXPERIMENT = "tiny", "smollm2"
@@ -17,8 +18,7 @@ BASIS = {  # the bases of a comparison, in the words of a reader
 }
 SENTENCES = {  # of the claims that need the paper, or their other rows, to be understood: by id and row
     ("C6", ""): "clipping whole sequences (GSPO) clips more tokens than clipping tokens (GRPO)",
-    ("C7", "GSPO"): "under GSPO more responses with negative than with positive advantage are clipped",
-    ("C7", "less with a symmetric range"): "that excess under GSPO is smaller where the clip range is symmetric",
+    ("C7", "GSPO"): "under GSPO a larger share of the responses with negative than with positive advantage is clipped",
     ("C8", "GSPO"): "responses with positive advantage weigh more than half in GSPO's gradient",
     ("C8", "negligible under GRPO"): "responses with positive advantage weigh half in GRPO's gradient",
     ("C9", "GSPO"): "GSPO's loss favours short responses, beyond what the reward asks for",
@@ -87,12 +87,13 @@ def _length(content: Report) -> str:
     times = f"{_ratio(whole)} times as long as GSPO's"
     text = f"**LUSPO's responses end {times}**, at equal settings, {whole['n']} seeds each."
     parts = {part["part"]: part for part in content.get("attribution", ()) if part["n"]}
-    alone, rest = parts.get("of it 1/|y|"), parts.get("of it ratio and clip by sequence")
+    alone, rest = parts.get("of it 1/|y|"), parts.get(INTERACTION)
     if not alone or not rest:
         return f"{text} What part of the loss does it was not tried: that needs also the losses `grpo` and `grpo_sum`."
     return (
         f"{text} Dropping the factor 1/|y| alone, as from GRPO to GRPO summed over tokens, gives {_ratio(alone)}. The "
-        f"remaining factor of {_ratio(rest)} appears only where ratio and clip are of whole sequences."
+        f"remaining factor of {_ratio(rest)} is an interaction: what the same change does beyond that where ratio and "
+        "clip are of whole sequences."
     )
 
 

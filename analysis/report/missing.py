@@ -1,7 +1,7 @@
 """What is missing for a verdict, and the command that gets it: said at the end of every report."""
 
 from analysis.report.numbers import Report
-from analysis.statistics.claims import Claims
+from analysis.statistics.claim_file import Claims
 
 
 def missing_for_verdicts(report: Report, claims: Claims) -> list[str]:

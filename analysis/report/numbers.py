@@ -7,7 +7,9 @@ from typing import Any
 from analysis.report.comparability import comparability
 from analysis.runs.load import Runs
 from analysis.statistics.arms import MIN_T_RUNS
-from analysis.statistics.claims import Claims, evaluate
+from analysis.statistics.attrition import attrition
+from analysis.statistics.claim_file import Claims
+from analysis.statistics.claims import evaluate
 from analysis.statistics.comparison import comparisons, tuning
 from analysis.statistics.factorial import attribution, effects_frame, factorial
 from analysis.statistics.fork import fork_effects, fork_frame, is_fork
@@ -15,6 +17,7 @@ from analysis.statistics.intervals import t_interval
 from analysis.statistics.pairs import experiment_runs
 from analysis.statistics.quantities import clip_counts
 from analysis.statistics.rounding import remarks
+from analysis.statistics.verification import counted, verify
 from analysis.statistics.windows import MissingError, Run, series, validations
 
 Report = dict[str, Any]
@@ -30,7 +33,7 @@ ARM_COLUMNS: dict[str, Callable[[Run], float]] = {
     "length at end (tokens)": lambda run: float(series(run, "response_length", "end").mean()),
     "clipped tokens (%)": _clipped,
     "accuracy over the run (%)": lambda run: 100 * float(series(run, "accuracy", "run").mean()),
-    "validation accuracy at end (%)": lambda run: 100 * float(validations(run, "val_accuracy", 1).iloc[0]),
+    "validation accuracy at end (%)": lambda run: 100 * float(validations([run], "val_accuracy", 1)[0].iloc[0]),
 }
 
 
@@ -38,7 +41,8 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Repo
     """The whole report: level, claims (``Result.record``), experiments, runs (one row each, failed ones
     included), left_out (run -> why it is not among them).
 
-    Of each experiment: steps, devices, minutes, arms, comparability, and where there is what they need: comparisons
+    Of each experiment: steps, devices, minutes, note, rules, verification,
+    attrition, arms, comparability, and where there is what they need: comparisons
     and tuning (``analysis.statistics.comparison``), factorial, attribution and fork. An arm's quantities are over its
     finished runs: mean, and low to high, the t interval at the level of the claims for 3 or more runs, minimum and
     maximum of 2, the value of 1.
@@ -53,11 +57,16 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Repo
         "left_out": dict(runs.left_out),
         "runs": runs.runs.drop(columns="path").sort_values(["experiment", "arm", "seed"]).to_dict("records"),
     }
+    verified = verify(runs)
     for experiment in (*listed, *sorted(present.difference(listed))):
         rules = claims.rules[claims.experiments.get(experiment, {}).get("rules", DEFAULT_RULES)]
         part = runs.select(experiment=experiment).trained()
         report["experiments"][experiment] = {
             **_conditions(part),
+            "note": claims.experiments.get(experiment, {}).get("note", ""),
+            "rules": _rules(part, claims),
+            "verification": counted([one for one in verified if one.experiment == experiment]),
+            "attrition": attrition(experiment_runs(part, rules), runs, experiment),
             "arms": _arms(part, rules, claims.level),
             "comparability": comparability(part, varies),
             **_contrasts(part, rules, claims.level),
@@ -86,6 +95,16 @@ def _conditions(runs: Runs) -> Report:
         "steps": sorted({int(steps) for steps in runs.runs["planned_steps"]}),
         "devices": sorted(devices),
         "minutes": [float(minutes.min()), float(minutes.max())] if len(minutes) else [],
+    }
+
+
+def _rules(runs: Runs, claims: Claims) -> Report:
+    """Runs that began with these claims.yaml, with others, or before that was recorded."""
+    found = {run: runs.manifests[run].get("claims") for run in runs.runs["run"]}
+    return {
+        "same": sum(value == claims.hash for value in found.values()),
+        "other": [run for run, value in found.items() if value and value != claims.hash],
+        "unknown": sum(not value for value in found.values()),
     }
 
 

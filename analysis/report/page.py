@@ -9,15 +9,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis.report.certificate import attrition_table, comparability_table, runs_table, verification_table
 from analysis.report.numbers import Report
-from analysis.report.sections import (
-    arms_table,
-    claims_table,
-    comparability_table,
-    contrast_tables,
-    of_experiment,
-    runs_table,
-)
+from analysis.report.sections import arms_table, claims_table, contrast_tables, of_experiment
+from analysis.report.warnings import warnings
 from analysis.statistics.claims import three_digits
 from analysis.tables.table import Table, to_html
 
@@ -56,8 +51,10 @@ def own_tables(report: Report) -> dict[str, list[Table]]:
     return {
         "claims": [claims_table(report, name) for name in experiments],
         "tables": [t for name in experiments for t in (arms_table(report, name), *contrast_tables(report, name))],
-        "matching": [comparability_table(report, name) for name in experiments],
-        "runs": [runs_table(report)],
+        "matching": [
+            table(report, name) for name in experiments for table in (comparability_table, verification_table)
+        ],
+        "runs": [*(attrition_table(report, name) for name in experiments), runs_table(report)],
     }
 
 
@@ -79,12 +76,13 @@ def render_page(name: str, report: Report, content: Content) -> str:
     return environment.get_template("report.html").render(
         name=name,
         report=report,
+        warnings=warnings(report),
         claims=claims,
         figures=figures,
         missing=content.missing,
         tables=[_html(table) for table in [*own["tables"], *content.benchmarks]],
         matching=[_html(table) for table in own["matching"]],
-        run_list=_html(own["runs"][0]),
+        run_list=[_html(table) for table in own["runs"]],
         settings=[_html(table) for table in content.settings],
         paper=[_html(table) for table in content.paper],
     )

@@ -15,7 +15,8 @@ from analysis.report.numbers import Report, build_report
 from analysis.report.sections import arms_table, contrast_tables
 from analysis.report.write import REPORTS
 from analysis.runs.load import AnalysisError, Runs, load_runs
-from analysis.statistics.claims import Claim, Claims, load_claims, three_digits
+from analysis.statistics.claim_file import Claim, Claims, load_claims
+from analysis.statistics.claims import three_digits
 from analysis.statistics.matched import require_matched
 from analysis.tables.render import to_markdown
 from harness.rundir import write_json

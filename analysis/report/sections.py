@@ -1,4 +1,4 @@
-"""The report's own tables, made from its numbers (``numbers``): claims, arms, contrasts, matching, runs."""
+"""The report's own tables, made from its numbers (``numbers``): claims, arms, contrasts."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -22,8 +22,10 @@ def claims_table(report: Report, experiment: str) -> Table:
         decided = result["verdict"] in ("supported", "contradicted")
         n = f"{result['n']}" if result["n"] else ""
         window = "" if result["first_step"] is None else f"{result['first_step']}-{result['last_step']}"
+        window = ", ".join(map(str, result["steps"])) or window  # of validations, which are not at every step
         basis = ("token" if TOKEN_MATCHED in result["row"] else "config") if len(result["arms"]) == 2 else ""
         basis = "config, not data" if result["against"] else basis
+        basis += ", unpaired" * (basis != "" and not result["paired"] and not result["against"])
         rows.append(
             (
                 sentence(result),
@@ -46,10 +48,38 @@ def claims_table(report: Report, experiment: str) -> Table:
             f"In brackets: {percent:g} % Student-t interval over runs paired by seed; for the primary claims "
             f"({', '.join(_primaries(report))}) at the level of Holm's correction. x: a ratio; points: percentage "
             "points.",
-            "The rules were written before the runs: results/paper/claims.yaml.",
+            _rules(report, experiment),
+            *_by_chance(report, experiment),
+            *([note] if (note := report["experiments"][experiment]["note"]) else []),
             *(f"{name}: {text}." for name, text in BASES.items() if name.split("-")[0] in shown),
         ),
     )
+
+
+def _rules(report: Report, experiment: str) -> str:
+    """Whether the rules are known to be older than the runs."""
+    found = report["experiments"][experiment]["rules"]
+    known, other, unknown = found["same"], found["other"], found["unknown"]
+    if not other and not unknown:
+        return f"The rules, results/paper/claims.yaml, are those that all {known} runs found when they began."
+    parts = [f"{known} runs began with these rules"] * bool(known)
+    parts += [f"{len(other)} with others ({', '.join(other[:3])}{', ...' if len(other) > 3 else ''})"] * bool(other)
+    parts += [f"{unknown} did not record theirs, so nothing shows that the rules are older"] * bool(unknown)
+    return f"The rules are those of results/paper/claims.yaml: {'; '.join(parts)}."
+
+
+def _by_chance(report: Report, experiment: str) -> list[str]:
+    """How many rows that are not corrected would lie beyond no effect by chance."""
+    tested = [r for r in of_experiment(report, experiment) if not r["primary"] and r["low"] is not None]
+    tested = [r for r in tested if r["verdict"] != "not tested"]
+    if not tested:
+        return []
+    share = 1 - report["level"]
+    return [
+        f"Holm's correction holds for the primary claims. The {len(tested)} other rows stand each at "
+        f"{100 * report['level']:g} %: without any true effect about {len(tested) * share:.1f} of them would lie "
+        "beyond no effect, in either direction."
+    ]
 
 
 def of_experiment(report: Report, experiment: str) -> list[dict[str, Any]]:
@@ -94,7 +124,10 @@ def contrast_tables(report: Report, experiment: str) -> list[Table]:
         )
     if "attribution" in content:
         rows = [(r["part"], _entry(r, _effect({**r, "unit": "ratio"})), str(r["n"])) for r in content["attribution"]]
-        notes = ("The parts multiply to the whole, seed by seed.",)
+        notes = (
+            "The parts multiply to the whole, seed by seed. The losses compared differ in 1/|y| alone: the last part "
+            "is no effect of ratio and clip by themselves, but what 1/|y| does more where they are of sequences.",
+        )
         title = f"What LUSPO's length over GSPO's is made of on {experiment}"
         tables.append(Table(f"attribution_{experiment}", title, ("part", "estimate", "seeds"), tuple(rows), notes))
     if "fork" in content:
@@ -132,45 +165,6 @@ def _comparisons_table(content: Report, experiment: str) -> Table:
     )
     title = f"Contrasts on {experiment} by basis of comparison (pairs of runs)"
     return Table(f"comparisons_{experiment}", title, ("arms", "quantity", *bases), tuple(rows), notes, labels=2)
-
-
-def comparability_table(report: Report, experiment: str) -> Table:
-    """What was equal, what was not, and how one knows."""
-    content = report["experiments"][experiment]["comparability"]
-    same = content["same_start"]
-    rows = [
-        ("matched in all that is not treatment", "yes" if content["matched"] else f"NO: {content['why_not']}"),
-        ("declared to differ", ", ".join(content["varies"]) or "nothing"),
-        ("fingerprints", "; ".join(f"{name}: {', '.join(arms)}" for name, arms in content["fingerprints"].items())),
-        (
-            "same first responses",
-            f"{same['equal']} of {same['pairs']} pairs of runs of one seed" if same["pairs"] else "not recorded",
-        ),
-    ]
-    for key, values in content["treatment"].items():
-        rows.append((f"treatment: {key}", ", ".join(f"{arm} {value}" for arm, value in values.items())))
-    for kind in ("versions", "hardware"):
-        for name, values in content[kind].items():
-            differ = " (runs differ)" if len(values) > 1 else ""
-            rows.append((f"{kind}: {name}", " | ".join(values) + differ))
-    notes = (
-        "Not matched, because the losses differ in it: the clip range, the size of the gradient, tokens spent.",
-        *(f"{name}: {text}." for name, text in BASES.items()),
-    )
-    return Table(f"matching_{experiment}", f"Comparability of {experiment}", ("what", "found"), tuple(rows), notes)
-
-
-def runs_table(report: Report) -> Table:
-    """Every run, the failed and incomplete ones too, with what went wrong."""
-    rows = []
-    for run in report["runs"]:
-        remarks = "; ".join(filter(None, [run["error"], *run["warnings"]]))
-        state = Entry(run["state"], bold=run["state"] != "done")
-        minutes = "" if run["minutes"] is None else f"{run['minutes']:.1f}"
-        rows.append((run["run"], state, f"{run['last_step']} of {run['planned_steps']}", minutes, remarks))
-    done = sum(run["state"] == "done" for run in report["runs"])
-    title = f"Runs: {done} of {len(rows)} done"
-    return Table("runs", title, ("run", "state", "step", "minutes", "remarks"), tuple(rows))
 
 
 def _primaries(report: Report) -> Iterable[str]:

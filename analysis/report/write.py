@@ -19,7 +19,7 @@ from analysis.report.numbers import build_report
 from analysis.report.page import Content, Drawn, own_tables, render_page
 from analysis.runs.load import AnalysisError, Runs, require_metric
 from analysis.statistics.arms import require_view, x_axis
-from analysis.statistics.claims import load_claims
+from analysis.statistics.claim_file import load_claims
 from analysis.statistics.matched import require_matched
 from analysis.statistics.movement import with_movement
 from analysis.statistics.selection import Choice, choose

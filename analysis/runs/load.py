@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs.frames import Table, read_eval, read_metrics, read_sequences, stacked
-from harness.rundir import EVAL_COLUMNS, STANDARD_METRICS, RunDir, RunDirError, find_runs, read_json, settings_hash
+from analysis.runs.proofs import FALSE, Proof, rows_proof, settings_proofs
+from harness.rundir import EVAL_COLUMNS, STANDARD_METRICS, RunDir, RunDirError, find_runs
 
 KEYS = ("run", "experiment", "arm", "algo", "seed")  # what names a row of every frame
 
@@ -29,22 +30,30 @@ class Runs:
 
     runs: one row per run, failed and incomplete ones included: ``KEYS``, clip, fingerprint, state (of
         ``rundir.STATES``), last_step (with training metrics), planned_steps, minutes (of training, over all attempts;
-        NaN if unknown), path, error (one line or ""), warnings (tuple of lines).
+        NaN if unknown), path, error (one line or ""), cause (of a failure, or ""), warnings (tuple of lines).
     metrics: one row per run and step: ``KEYS``, step, then one float column per metric. ``STANDARD_METRICS`` always
         exist. NaN is missing: a row of validation only (step 0, a resume) has NaN in all training metrics, so a count
         of training steps must count values, not rows.
     manifests: run -> its ``manifest.json``.
     left_out: run, or path of what could not be read, -> why it is not among ``runs``.
+    varies: config keys, or prefixes, in which these runs may differ and still be compared (``require_matched``).
+    checked: run -> what its responses prove, for those that were asked (``rows_proof``); shared by all selections.
     """
 
     runs: pd.DataFrame
     metrics: pd.DataFrame
     manifests: dict[str, dict[str, Any]]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    varies: tuple[str, ...] = ()
+    checked: dict[str, Proof] = field(default_factory=dict, repr=False)
 
     def leaving_out(self, left_out: Mapping[str, str]) -> "Runs":
         """The same with these reasons."""
         return replace(self, left_out=dict(left_out))
+
+    def varying(self, keys: Iterable[str]) -> "Runs":
+        """The same, allowed to differ in these keys."""
+        return replace(self, varies=(*self.varies, *keys))
 
     def select(self, **where: Any) -> "Runs":
         """The runs whose columns have the given values (one value or several), e.g. ``select(arm=["gspo", "luspo"])``.
@@ -67,6 +76,8 @@ class Runs:
             self.metrics[self.metrics["run"].isin(names)].reset_index(drop=True),
             {run: manifest for run, manifest in self.manifests.items() if run in names},
             self.left_out,
+            self.varies,
+            self.checked,
         )
 
     def trained(self) -> "Runs":
@@ -78,22 +89,31 @@ class Runs:
         """One row per response of all steps: ``KEYS``, then ``columns`` (all by default; ``rundir.SEQUENCE_COLUMNS``).
 
         Read from disk at each call and not held: take ``responses`` where there are many. Without any
-        file the frame is empty. Raises ``AnalysisError`` naming a file that cannot be read or lacks a column.
+        file the frame is empty. Raises ``AnalysisError`` naming a file that lacks a column.
         """
         return _stack(self.responses(columns), KEYS, columns or ())
 
     def responses(self, columns: Sequence[str] | None = None) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
         """The row in ``runs`` of each run that recorded responses, and ``sequences`` of it without ``KEYS``.
 
-        One run in memory at a time. Raises ``AnalysisError`` as ``sequences`` does.
+        One run in memory at a time. A run whose responses contradict its metrics or cannot be read is passed over
+        (``rows_proof``). Raises ``AnalysisError`` as ``sequences`` does.
         """
         for row in self.runs.to_dict("records"):
             files = RunDir(Path(row["path"])).response_files()
-            if files:
+            if files and self.rows_proof(row["run"]).state != FALSE:
                 with _one_line():
                     frame = read_sequences(files, columns)
                 if len(frame):
                     yield {str(key): value for key, value in row.items()}, frame
+
+    def rows_proof(self, run: str) -> Proof:
+        """Whether the run's responses agree with its metrics (``proofs.rows_proof``); read once."""
+        if run not in self.checked:
+            (path,) = self.runs.loc[self.runs["run"] == run, "path"]
+            metrics = self.metrics[self.metrics["run"] == run].set_index("step")
+            self.checked[run] = rows_proof(RunDir(Path(path)), self.manifests[run], metrics)
+        return self.checked[run]
 
     def evals(self, benchmark: str | None = None) -> pd.DataFrame:
         """One row per question and sample of one benchmark or all: ``KEYS``, benchmark, ``rundir.EVAL_COLUMNS``.
@@ -168,6 +188,7 @@ def run_row(
     warnings: Iterable[str],
     minutes: float = math.nan,
     error: str = "",
+    cause: str = "",
 ) -> dict[str, Any]:
     """A row of ``Runs.runs``. Raises KeyError for what the manifest lacks."""
     experiment, arm, algo, seed = (manifest[key] for key in ("experiment", "arm", "algo", "seed"))
@@ -185,6 +206,7 @@ def run_row(
         "minutes": minutes,
         "path": path,
         "error": error,
+        "cause": cause,
         "warnings": tuple(warnings),
     }
 
@@ -205,7 +227,8 @@ def _load_one(rundir: RunDir) -> tuple[dict[str, Any], Table, dict[str, Any]]:
     """One run's row of ``runs``, its metrics and its manifest."""
     try:
         manifest = rundir.manifest()
-        _require_own_fingerprint(rundir)
+        if false := [proof.detail for proof in settings_proofs(rundir) if proof.state == FALSE]:
+            raise AnalysisError(f"{rundir.path}: {'; '.join(false)}")
         # A run killed between its two files is one of the incomplete runs, which stay in the count.
         there = (rundir.path / "status.json").exists()
         status = rundir.status() if there else {"state": "incomplete", "error": "status.json is missing"}
@@ -219,22 +242,12 @@ def _load_one(rundir: RunDir) -> tuple[dict[str, Any], Table, dict[str, Any]]:
             path=str(rundir.path),
             minutes=float(status.get("seconds") or math.nan) / 60,
             error=" ".join(str(status.get("error") or "").split()),
+            cause=str(status.get("cause") or ""),
             **notes,
         )
     except KeyError as error:
         raise AnalysisError(f"{rundir.path / 'manifest.json'}: has no {error}") from None
     return row, metrics, manifest
-
-
-def _require_own_fingerprint(rundir: RunDir) -> None:
-    """Raise ``AnalysisError`` if the fingerprint is not the hash of the controlled keys, as they stand in the file."""
-    written = read_json(rundir.path / "manifest.json")
-    controlled, given = written.get("controlled"), written.get("fingerprint")
-    if controlled and given and settings_hash(controlled) != given:
-        raise AnalysisError(
-            f"{rundir.path / 'manifest.json'}: its fingerprint {given} is not that of its controlled keys, "
-            f"{settings_hash(controlled)}, so it was changed after the run began"
-        )
 
 
 def _stack(

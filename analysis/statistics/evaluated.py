@@ -41,6 +41,8 @@ def collect_benchmarks(members: Sequence[Run], arms: Sequence[str], window: str)
 
     by_seed = {seed: [run for run in members if run.seed == seed] for seed in sorted({run.seed for run in members})}
     failed = {seed: what for seed, group in by_seed.items() if (what := failures(group))}
+    unfinished = {seed: ", ".join(run.unfinished for run in group if run.unfinished) for seed, group in by_seed.items()}
+    lost = {seed: why for seed, why in unfinished.items() if why and len(by_seed[seed]) == len(arms)}
     return Sample(
         arms=tuple(arms),
         runs=tuple(run.name for run in members),
@@ -48,6 +50,7 @@ def collect_benchmarks(members: Sequence[Run], arms: Sequence[str], window: str)
         window=members[0].windows[window],
         values=values,
         failed=failed,
+        lost=lost,
         remark=f"below 0 on {', '.join(below)}, so not consistently" if below else f"on {', '.join(shared)}",
         at_level=at_level,
     )

@@ -23,6 +23,8 @@ from analysis.statistics.intervals import Interval, t_interval
 from analysis.statistics.pairs import Sample, collect, experiment_runs
 from analysis.statistics.quantities import QUANTITIES
 
+INTERACTION = "beyond that where ratio and clip are of sequences (interaction)"
+
 CORNERS = ("grpo", "grpo_sum", "gspo", "luspo")
 
 # Weights of the corners. An effect of a factor is the mean over the other's levels; the two add up to luspo - grpo.
@@ -63,7 +65,8 @@ class Effect:
             **{name: float(back(getattr(found, name))) for name in ("estimate", "low", "high")},
             "p": found.p,
             "n": found.n,
-            "reason": self.sample.missing or "; ".join(sorted(set(self.sample.left_out.values()))),
+            "reason": self.sample.missing
+            or "; ".join(sorted({*self.sample.lost.values(), *self.sample.left_out.values()})),
         }
 
 
@@ -87,16 +90,16 @@ def factorial(runs: Runs, rules: Mapping[str, Any], level: float = 0.95) -> list
 def attribution(effects: list[Effect]) -> pd.DataFrame:
     """What LUSPO's length over GSPO's is made of, as factors that multiply to it: part, estimate, low, high, n.
 
-    Taking 1/|y| away where hardly anything is clipped (grpo_sum over grpo) is the part of 1/|y|; what the same change
-    does beyond that under the sequence-level ratio and its clip (the interaction) is the part of the clip. Two parts of
-    one sum: read them together with their intervals, and with the on-policy sweep, where the second part is 1.
+    GSPO and LUSPO differ in 1/|y| alone. The first part is what taking it away does where ratio and clip are of tokens
+    (grpo_sum over grpo), the second what it does beyond that where they are of sequences: an interaction, no effect of
+    the clip by itself. Read them together with their intervals, and with the on-policy sweep, where the second is 1.
     """
     of = {effect.contrast: effect for effect in effects if effect.quantity == "response length"}
     rows = []
     for part, contrast in (
         ("LUSPO over GSPO", "sum, ratio by sequence"),
         ("of it 1/|y|", "sum, ratio by token"),
-        ("of it ratio and clip by sequence", "interaction"),
+        (INTERACTION, "interaction"),
     ):
         if contrast in of:
             record = of[contrast].record()

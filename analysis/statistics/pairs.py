@@ -9,6 +9,7 @@ import numpy as np
 from analysis.runs.load import AnalysisError, Runs
 from analysis.statistics.intervals import Interval, t_interval, welch
 from analysis.statistics.matched import DATA_KEYS, require_matched
+from analysis.statistics.robust import without_spread
 from analysis.statistics.windows import MissingError, Run, Window, windows
 
 Quantity = Callable[[Sequence[Run], str], list[float]]
@@ -19,23 +20,28 @@ class Sample:
     """A quantity's values over the seeds that every arm has.
 
     values: seed -> the value of each arm's run. failed: seed -> runs that failed or diverged, a result that caps the
-    verdict (a value is there too if the window was complete). left_out: seed -> why it has no value. n_runs: all runs
-    of each arm. same_start: pairs with a value whose first responses were identical, None if that is not recorded.
-    missing: why nothing could be compared, or "". remark: what else is to be said of the values. at_level: an interval
-    other than t over the effects. other: the same of another experiment, whose runs are independent of these; then the
-    effect is the difference of the two means.
+    verdict (a value is there too if the window was complete). lost: seed -> why runs that were started have no value;
+    they cap the verdict too, since what is lost may be lost because of its value. left_out: seed -> why there is
+    nothing to compare, and never was. n_runs: all runs of each arm. same_start: pairs with a value whose first
+    responses were identical, None if that is not recorded. missing: why nothing could be compared, or "". remark: what
+    else is to be said of the values. mixed: that runs of one arm collapsed and others did not (``robust.mixed_arms``),
+    which caps the verdict. at_level: an interval other than t over the effects. other: the same of other runs, which
+    are independent of these; then the effect is the difference of the two means.
     """
 
     arms: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     n_runs: dict[str, int] = field(default_factory=dict)
     window: Window | None = None
+    steps: tuple[int, ...] = ()
     values: dict[int, tuple[float, ...]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
+    lost: dict[int, str] = field(default_factory=dict)
     left_out: dict[int, str] = field(default_factory=dict)
     same_start: int | None = None
     missing: str = ""
     remark: str = ""
+    mixed: str = ""
     at_level: Callable[[float], Interval] | None = None
     other: "Sample | None" = None
 
@@ -48,7 +54,16 @@ class Sample:
         """The interval of the mean effect that decides: over runs, unless ``at_level`` says otherwise."""
         if self.other:
             return welch(self.effects, self.other.effects, level)
-        return self.at_level(level) if self.at_level else t_interval(self.effects, level)
+        if self.at_level:
+            return self.at_level(level)
+        if not self.paired and self.values:
+            return _welch_of(self.values, level)
+        return without_spread(t_interval(self.effects, level))
+
+    @property
+    def paired(self) -> bool:
+        """Whether the two runs of a seed began alike, so that the seed is a pair: not known to be untrue."""
+        return len(self.arms) != 2 or self.same_start is None or self.same_start >= len(self.values)
 
     @property
     def results(self) -> int:
@@ -58,8 +73,8 @@ class Sample:
 
     @property
     def capped(self) -> bool:
-        """Whether a run failed or diverged."""
-        return bool(self.failed or (self.other and self.other.failed))
+        """Whether a run failed or diverged, is lost, or collapsed as others of its arm did not."""
+        return bool(self.failed or self.lost or self.mixed or (self.other and self.other.capped))
 
     @property
     def correlation(self) -> float:
@@ -68,6 +83,11 @@ class Sample:
         if table.ndim != 2 or table.shape[0] < 3 or table.shape[1] != 2 or np.isclose(np.ptp(table, axis=0), 0).any():
             return float("nan")
         return float(np.corrcoef(table.T)[0, 1])
+
+
+def _welch_of(values: Mapping[int, tuple[float, ...]], level: float) -> Interval:
+    first, second = np.array(list(values.values())).T
+    return welch(first, second, level)
 
 
 def experiment_runs(runs: Runs, rules: Mapping[str, Any]) -> list[Run]:
@@ -79,6 +99,8 @@ def experiment_runs(runs: Runs, rules: Mapping[str, Any]) -> list[Run]:
             arm=row["arm"],
             seed=row["seed"],
             state=row["state"],
+            cause=row["cause"],
+            last_step=row["last_step"],
             planned=row["planned_steps"],
             windows=windows(rules, row["planned_steps"]),
             metrics=metrics.get(row["run"], runs.metrics.iloc[:0].set_index("step")),
@@ -92,8 +114,8 @@ def collect(members: Sequence[Run], arms: Sequence[str], quantity: Quantity, win
     """The quantity's values in ``arms``, paired by seed; ``members``: all runs of one experiment (``experiment_runs``).
 
     An arm ``a|b`` is the first of the two that has runs. ``caps``: whether a run that failed is noted in ``failed``.
-    Raises ``AnalysisError`` if the compared runs are not matched or planned different numbers of steps, so that their
-    windows differ.
+    Two arms without a common seed are compared unpaired, the second in ``other``. Raises ``AnalysisError`` if the
+    compared runs are not matched or planned different numbers of steps, so that their windows differ.
     """
     there = {run.arm for run in members}
     arms = tuple(next((arm for arm in names.split("|") if arm in there), names) for names in arms)
@@ -104,25 +126,33 @@ def collect(members: Sequence[Run], arms: Sequence[str], quantity: Quantity, win
     require_matched(members[0].source.select(run=[run.name for run in members]))
     _require_equal_plans(members)
 
+    if len(arms) == 2 and not set.intersection(*({run.seed for run in members if run.arm == arm} for arm in arms)):
+        return _unpaired(members, arms, quantity, window, caps)
     values: dict[int, tuple[float, ...]] = {}
     failed: dict[int, str] = {}
+    lost: dict[int, str] = {}
     left_out: dict[int, str] = {}
     same_start = 0
     for seed in sorted({run.seed for run in members}):
         group = [run for run in members if run.seed == seed]
-        unfinished = [f"{run.arm} is {run.state}" for run in group if run.state not in ("done", "failed")]
+        unfinished = [run.unfinished for run in group if run.unfinished]
         if len(group) < len(arms):
             left_out[seed] = f"only {group[0].arm}"
             continue
         if unfinished:
-            left_out[seed] = ", ".join(unfinished)
+            # One that is still being trained is not lost: it will have its value.
+            waiting = all(run.state in ("planned", "running") for run in group if run.unfinished)
+            (left_out if waiting else lost)[seed] = ", ".join(unfinished)
             continue
         if caps and (bad := failures(group)):
             failed[seed] = bad
         try:
             values[seed] = tuple(quantity(group, window))
+            if not np.isfinite(values[seed]).all():
+                del values[seed]
+                raise MissingError("its value is no finite number")
         except MissingError as error:
-            left_out[seed] = str(error)
+            (left_out if seed in failed else lost)[seed] = str(error)
         else:
             same_start += len({run.manifest.get("step1_responses") for run in group}) == 1
     recorded = len(arms) > 1 and all("step1_responses" in run.manifest for run in members)
@@ -133,9 +163,22 @@ def collect(members: Sequence[Run], arms: Sequence[str], quantity: Quantity, win
         window=members[0].windows[window],
         values=values,
         failed=failed,
+        lost=lost,
         left_out=left_out,
         same_start=same_start if recorded else None,
     )
+
+
+def _unpaired(members: Sequence[Run], arms: Sequence[str], quantity: Quantity, window: str, caps: bool) -> Sample:
+    """Each arm's own values; a quantity that needs both runs of a seed (``quantities.each`` marks others) has none."""
+    seeds = " and ".join(f"{arm} {_spans([run.seed for run in members if run.arm == arm])}" for arm in arms)
+    apart = f"the arms have no seed in common ({seeds})"
+    if not getattr(quantity, "of_one_run", False):
+        return Sample(tuple(arms), missing=f"{apart}, and this compares the two runs of one seed")
+    here, there = (collect([run for run in members if run.arm == arm], [arm], quantity, window, caps) for arm in arms)
+    apart = f"unpaired (Welch): {apart}"
+    runs, n_runs = (*here.runs, *there.runs), {**here.n_runs, **there.n_runs}
+    return replace(here, arms=tuple(arms), runs=runs, n_runs=n_runs, other=there, remark=apart)
 
 
 def collect_apart(
@@ -161,6 +204,17 @@ def failures(group: Sequence[Run]) -> str:
     """Which of the compared runs of one seed failed or diverged, in one phrase; "" if none did."""
     bad = (run for run in group if run.failed)
     return ", ".join(f"{run.arm} failed" if run.state == "failed" else f"{run.arm} diverged" for run in bad)
+
+
+def _spans(seeds: Sequence[int]) -> str:
+    """1, 3-5 for 1, 3, 4, 5."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def _require_equal_plans(members: Sequence[Run]) -> None:

@@ -17,12 +17,11 @@ from analysis.runs.load import AnalysisError
 from analysis.statistics import length_pressure
 from analysis.statistics.arms import x_axis
 from analysis.statistics.intervals import log_ratio
+from analysis.statistics.robust import COLLAPSE, length_change
 from analysis.statistics.windows import MissingError, Run, series, steps_of, validations
 
-CLIP_LOW, CLIP_HIGH = (f"actor_rollout_ref.actor.clip_ratio_{side}" for side in ("low", "high"))
 LEAST_COUNT = 0.5  # in place of a count of 0 under a logarithm: half of the smallest that could have been seen
 VALIDATIONS = 3  # averaged by C12
-COLLAPSE = math.log(0.9)  # a run's ``length_change`` below it is C4's collapse
 
 
 def clip_counts(run: Run, window: str) -> tuple[float, float]:
@@ -40,12 +39,6 @@ def length(run: Run, window: str) -> float:
     return math.log(series(run, "response_length", window).mean())
 
 
-def length_change(run: Run, window: str) -> float:
-    """ln of the mean length in the window over that in the window ``start``."""
-    now, then = (series(run, "response_length", name).mean() for name in (window, "start"))
-    return log_ratio(now, then)
-
-
 def lost(run: Run, window: str) -> float:
     """1 for a run that failed, diverged or collapsed in length, else 0."""
     return float(run.failed or not length_change(run, "end") >= COLLAPSE)
@@ -57,14 +50,14 @@ def growth(run: Run, window: str) -> float:
     return float(stats.theilslopes(np.log(values), values.index).slope) * len(values)
 
 
-def validation_length(run: Run, window: str) -> float:
-    """ln of the mean response length of the last validation."""
-    return math.log(validations(run, "val_response_length", 1).iloc[0])
+def validation_length(runs: Sequence[Run], window: str) -> list[float]:
+    """ln of each run's mean response length in the last validation that all have."""
+    return [math.log(values.iloc[0]) for values in validations(runs, "val_response_length", 1)]
 
 
-def validation_accuracy(run: Run, window: str) -> float:
-    """Mean of the last three validations' accuracies, in percentage points."""
-    return 100 * float(validations(run, "val_accuracy", VALIDATIONS).mean())
+def validation_accuracy(runs: Sequence[Run], window: str) -> list[float]:
+    """Mean accuracy of the last three validations that all runs have, in percentage points."""
+    return [100 * float(values.mean()) for values in validations(runs, "val_accuracy", VALIDATIONS)]
 
 
 def accuracy(run: Run, window: str) -> float:
@@ -79,24 +72,20 @@ def clipped_tokens(run: Run, window: str) -> float:
 
 
 def clipped_negatives(run: Run, window: str) -> float:
-    """ln of the number of clipped responses with negative over positive advantage, as recorded."""
-    rows = run.responses
-    return _negatives(rows[rows["clipped"] > 0])
+    """ln of the clipped share of the responses with negative advantage over that of those with positive.
 
-
-def clip_higher(run: Run, window: str) -> float:
-    """``clipped_negatives`` minus the same after clipping at low = high = mean of the pair. Sequence-level losses only:
-
-    a response is outside where exp(log_ratio) leaves [1 - low, 1 + high], and clipped on the side its advantage pushes.
+    Shares, not numbers: right and wrong answers are not equally many, and a loss that is blind to the sign would clip
+    more of whichever there are more of. Over updates 2..K, where a ratio can be anything but 1.
     """
-    treatment = run.manifest.get("treatment", {})
-    if not {CLIP_LOW, CLIP_HIGH} <= treatment.keys():
-        raise MissingError("the manifest has no clip range")
-    side = (treatment[CLIP_LOW] + treatment[CLIP_HIGH]) / 2
     rows = run.responses
-    ratio, advantage = np.exp(rows["log_ratio"]), rows["advantage"]
-    again = ((advantage < 0) & (ratio < 1 - side)) | ((advantage > 0) & (ratio > 1 + side))
-    return clipped_negatives(run, window) - _negatives(rows[again])
+    rows = rows[(rows["update"] > 1) & (rows["advantage"] != 0)]
+    shares = []
+    for sign in (-1, 1):
+        of = rows[rows["advantage"] * sign > 0]
+        if of.empty:
+            raise MissingError("no response of one sign could have been clipped (with one update a step none is)")
+        shares.append(max((of["clipped"] > 0).sum(), LEAST_COUNT) / len(of))
+    return log_ratio(*shares)
 
 
 def positive_share(run: Run, window: str) -> float:
@@ -162,18 +151,28 @@ def length_at_equal(spent: str, runs: Sequence[Run], window: str) -> list[float]
 
 
 def each(quantity: Callable[[Run, str], float]) -> Callable[[Sequence[Run], str], list[float]]:
-    """A quantity of one run as a quantity of the compared runs, which do not matter to each other."""
-    return lambda runs, window: [quantity(run, window) for run in runs]
+    """A quantity of one run as a quantity of the compared runs, which do not matter to each other (``of_one_run``)."""
+
+    def of_each(runs: Sequence[Run], window: str) -> list[float]:
+        return [quantity(run, window) for run in runs]
+
+    of_each.of_one_run = True  # type: ignore[attr-defined]
+    return of_each
 
 
 COUNTS_FAILURES = ("lost",)  # a failed run has a value; of all others it caps the verdict
+ABOUT_COLLAPSE = ("lost", "length_change")  # a collapsed run is what they measure; of all others it caps the verdict
+OVER_VALIDATIONS = {
+    "validation_length": ("val_response_length", 1),
+    "validation_accuracy": ("val_accuracy", VALIDATIONS),
+}
 QUANTITIES: dict[str, Callable[[Sequence[Run], str], list[float]]] = {
     "length": each(length),
     "length_change": each(length_change),
     "lost": each(lost),
     "growth": each(growth),
-    "validation_length": each(validation_length),
-    "validation_accuracy": each(validation_accuracy),
+    "validation_length": validation_length,
+    "validation_accuracy": validation_accuracy,
     "accuracy": each(accuracy),
     "accuracy_at_equal_tokens": partial(accuracy_at_equal, "tokens"),
     "accuracy_at_equal_movement": partial(accuracy_at_equal, "kl"),
@@ -181,16 +180,10 @@ QUANTITIES: dict[str, Callable[[Sequence[Run], str], list[float]]] = {
     "length_at_equal_movement": partial(length_at_equal, "kl"),
     "clipped_tokens": each(clipped_tokens),
     "clipped_negatives": each(clipped_negatives),
-    "clip_higher": each(clip_higher),
     "positive_share": each(positive_share),
     "loss_bias": each(loss_bias),
     "pressure_slope": each(pressure_slope),
 }
-
-
-def _negatives(clipped: pd.DataFrame) -> float:
-    negative, positive = (max((clipped["advantage"] * sign > 0).sum(), LEAST_COUNT) for sign in (-1, 1))
-    return log_ratio(float(negative), float(positive))
 
 
 def _pressed(run: Run, window: str) -> tuple[pd.DataFrame, str]:

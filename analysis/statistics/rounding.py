@@ -8,7 +8,7 @@ from harness.rundir.rounding import MOSTLY, clipped_by_rounding, length_needed
 
 CLIP_LOW, CLIP_HIGH = (f"actor_rollout_ref.actor.clip_ratio_{side}" for side in ("low", "high"))
 NOISE = "onpolicy_log_ratio_rms"
-ABOUT_CLIPPING = ("clipped_tokens", "clipped_negatives", "clip_higher", "positive_share")  # of ``QUANTITIES``
+ABOUT_CLIPPING = ("clipped_tokens", "clipped_negatives", "positive_share")  # of ``QUANTITIES``
 
 
 def mostly_rounding(run: Run) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from analysis.runs.load import AnalysisError, Runs
-from analysis.statistics.matched import different_treatment, merged_files, require_matched
+from analysis.statistics.matched import different_treatment, merged_files, require_matched, trainer_versions
 from harness.rundir import settings_hash
 
 STEPS = "trainer.total_training_steps"
@@ -33,6 +33,7 @@ def choose(runs: Runs, choice: Choice | None = None) -> Runs:
     ``AnalysisError`` if nothing is left, or if ``only`` or ``exclude`` names no run.
     """
     choice = choice or Choice()
+    runs = runs.varying(choice.varies)
     left_out = dict(runs.left_out)
     for pattern in (*choice.only, *choice.exclude):
         if not any(_named(run, pattern) for run in runs.runs["run"]):
@@ -57,7 +58,7 @@ def choose(runs: Runs, choice: Choice | None = None) -> Runs:
         part = asked.select(experiment=experiment)
         main, *others = _groups(part)
         for group in others:
-            if reason := _apart(part, main, group, choice.varies):
+            if reason := _apart(part, main, group):
                 left_out |= dict.fromkeys(group, reason)
             else:  # the next one must agree with this one too
                 main = [*main, *group]
@@ -77,8 +78,7 @@ def _false_names(runs: Runs) -> dict[str, str]:
         first = next(run for run in names if settings_hash(treatments[run]) == usual)
         starts: dict[str, str] = {}
         for run in names:
-            if treatments[run] and treatments[first] and settings_hash(treatments[run]) != usual:
-                named = different_treatment(runs, first, run)
+            if named := different_treatment(runs, first, run):
                 found[run] = f"called one arm with {first}, and differs from it in the treatment: {named}"
             start = runs.manifests[run].get("step1_responses")
             if start and starts.setdefault(start, run) != run:
@@ -107,26 +107,28 @@ def _named(run: str, pattern: str) -> bool:
 
 
 def _groups(runs: Runs) -> list[list[str]]:
-    """The runs of one experiment by fingerprint and planned steps; the group with the most finished runs first, then
-    the one with more runs, then with more steps. Initial models belong to every group and stand with the first."""
+    """The runs of one experiment by fingerprint, planned steps and trainer: first the group with most finished runs,
+    then more runs, then more steps. Initial models belong to every group and stand with the first."""
     trained = runs.runs[runs.runs["planned_steps"] > 0]
+    trainer = [str(sorted(trainer_versions(runs.manifests[run]).items())) for run in trained["run"]]
+    trained = trained.assign(trainer=trainer)
     initial = list(runs.runs["run"][runs.runs["planned_steps"] <= 0])
     found = [
         ((rows["state"] == "done").sum(), len(rows), key[1], list(rows["run"]))
-        for key, rows in trained.groupby(["fingerprint", "planned_steps"], sort=False)
+        for key, rows in trained.groupby(["fingerprint", "planned_steps", "trainer"], sort=False)
     ]
     ordered = [group for *_, group in sorted(found, key=lambda one: one[:3], reverse=True)]
     return [ordered[0] + initial, *ordered[1:]] if ordered else [initial]
 
 
-def _apart(runs: Runs, main: Sequence[str], group: Sequence[str], varies: Sequence[str]) -> str:
+def _apart(runs: Runs, main: Sequence[str], group: Sequence[str]) -> str:
     """Why the group cannot be shown beside the main one, or nothing if it can."""
     planned = runs.runs.set_index("run")["planned_steps"]
     ours, theirs = planned[main[0]], planned[group[0]]
-    if ours != theirs and STEPS not in varies:
+    if ours != theirs and STEPS not in runs.varies:
         return f"planned for {theirs} steps, the others for {ours}"
     try:
-        require_matched(runs.select(run=[*main, *group]).trained(), varies)
+        require_matched(runs.select(run=[*main, *group]).trained())
     except AnalysisError as error:
         return str(error)
     return ""

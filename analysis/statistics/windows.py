@@ -1,7 +1,7 @@
 """One run as the quantities see it, and the windows of steps in which it is measured."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs.load import Runs
+from analysis.runs.proofs import FALSE
 from analysis.statistics import length_pressure
+from harness.rundir import MACHINE_CAUSES
 
 Window = tuple[int, int]  # first and last step, both inside
-DIVERGENCE = "grad_norm"  # the trainer records it at every step; NaN or infinite means that the run diverged
+DIVERGENCE = "grad_norm"  # verl makes no update where it is no finite number
+DIVERGED_STEPS = 3  # at the end of a run without an update: it diverged; a single one is passed over
 
 
 class MissingError(Exception):
@@ -28,6 +31,8 @@ class Run:
     arm: str
     seed: int
     state: str
+    cause: str
+    last_step: int
     planned: int
     windows: Mapping[str, Window]
     metrics: pd.DataFrame
@@ -39,8 +44,8 @@ class Run:
 
     @cached_property
     def responses(self) -> pd.DataFrame:
-        """The run's recorded responses of all planned steps: step, advantage, log_ratio, tokens, clipped."""
-        return self._recorded("step", "advantage", "log_ratio", "tokens", "clipped")
+        """The run's recorded responses of all planned steps: step, update, advantage, tokens, clipped."""
+        return self._recorded("step", "update", "advantage", "tokens", "clipped")
 
     @cached_property
     def grouped_responses(self) -> pd.DataFrame:
@@ -48,6 +53,9 @@ class Run:
         return self._recorded(*length_pressure.COLUMNS, "accuracy")
 
     def _recorded(self, *columns: str) -> pd.DataFrame:
+        proof = self.source.rows_proof(self.name)
+        if proof.state == FALSE:
+            raise MissingError(f"the responses of {self.arm} are not used: {proof.detail}")
         found = [frame for _, frame in self.source.select(run=self.name).responses(columns)]
         steps = found[0]["step"].nunique() if found else 0
         if steps < self.planned or not found:
@@ -55,11 +63,33 @@ class Run:
         return found[0]
 
     @property
+    def stopped_by_machine(self) -> bool:
+        """Whether the run failed for a reason that says nothing of its loss (``rundir.MACHINE_CAUSES``)."""
+        return self.state == "failed" and self.cause in MACHINE_CAUSES
+
+    @property
+    def unfinished(self) -> str:
+        """Why the run has no result yet, in a phrase: it can go on; nothing for one that ended, well or badly."""
+        if self.stopped_by_machine and self.last_step >= self.planned:
+            return ""  # all that is measured is there
+        if self.state in ("done", "failed") and not self.stopped_by_machine:
+            return ""
+        why = f"{self.state} ({self.cause})" if self.cause and self.state != "done" else self.state
+        return f"{self.arm} is {why} at step {self.last_step} of {self.planned}"
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the last steps brought no update, because their gradient norm is no finite number."""
+        norms = self.metrics.loc[self.metrics["response_length"].notna(), DIVERGENCE]
+        if norms.isna().all():
+            return False  # not recorded: nobody knows
+        last = norms.iloc[-DIVERGED_STEPS:]
+        return len(last) == DIVERGED_STEPS and not np.isfinite(last).any()
+
+    @property
     def failed(self) -> bool:
-        """Whether the run failed or diverged: a gradient norm that is no finite number, where any run records it."""
-        trained = self.metrics[self.metrics["response_length"].notna()]
-        recorded = self.source.metrics[DIVERGENCE].notna().any()
-        return self.state == "failed" or bool(recorded and not np.isfinite(trained[DIVERGENCE]).all())
+        """Whether the run failed in a way that speaks of its loss, or diverged: a result, which caps a verdict."""
+        return (self.state == "failed" and not self.stopped_by_machine) or self.diverged
 
 
 def windows(rules: Mapping[str, Any], planned: int) -> dict[str, Window]:
@@ -90,12 +120,20 @@ def series(run: Run, metric: str, window: str) -> pd.Series:
     return values
 
 
-def validations(run: Run, metric: str, count: int) -> pd.Series:
-    """The last ``count`` validations during training, the last of them within the window ``final``."""
-    values = run.metrics[metric].dropna() if metric in run.metrics else pd.Series(dtype=float)
-    values = values[values.index > 0]
-    if len(values) < count:
-        raise MissingError(f"{metric} was recorded {len(values)} times, at least {count} are needed")
-    if values.index[-1] < run.windows["final"][0]:
-        raise MissingError(f"no {metric} at the end, the last is at step {values.index[-1]}")
-    return values.iloc[-count:]
+def validations(runs: Sequence[Run], metric: str, count: int) -> list[pd.Series]:
+    """Each run's last ``count`` validations during training, at steps that all of ``runs`` have.
+
+    How often a run validates changes nothing that it learns, so it must not change what is compared. The last step is
+    within the window ``final``.
+    """
+    recorded = []
+    for run in runs:
+        values = run.metrics[metric].dropna() if metric in run.metrics else pd.Series(dtype=float)
+        recorded.append(values[values.index > 0])
+    shared = sorted(set.intersection(*(set(values.index) for values in recorded)))
+    together = " at the same steps" if len(runs) > 1 and any(len(values) for values in recorded) else ""
+    if len(shared) < count:
+        raise MissingError(f"{metric} was recorded {len(shared)} times{together}, at least {count} are needed")
+    if shared[-1] < runs[0].windows["final"][0]:
+        raise MissingError(f"no {metric} at the end, the last{together} is at step {shared[-1]}")
+    return [values[shared[-count:]] for values in recorded]

@@ -24,6 +24,7 @@ from harness.config.errors import ConfigError, did_you_mean, one_line
 from harness.config.overrides import groups, no_such_name, parse
 from harness.losses.registry import importance_sampling_level
 from harness.paths import CONF
+from harness.rundir import flattened
 
 TWICE = re.compile(r"Multiple values for ([^.]+)\.")
 COULD_NOT = re.compile(r"(?:Could not override|Key not found:?|Error merging override) '?([^'\s]+?)'?\.?\s")
@@ -128,7 +129,7 @@ def _no_such_key(words: Sequence[str], error: Exception) -> ConfigError:
     return ConfigError(f"{word}: no such setting{hint}; a setting that verl's files do not list is given as +{key}=...")
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Any) -> dict[str, Any]:
     """A resolved configuration as ``{"a.b.c": value}``; lists stay values, an empty mapping is a value.
 
     Raises ``ConfigError`` where a value refers to a key that there is not.
@@ -138,14 +139,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
             config = OmegaConf.to_container(config, resolve=True)
         except OmegaConfBaseException as error:
             raise ConfigError(one_line(str(error).splitlines()[0] + _where(error))) from None
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, dict) and value:
-            flat.update(flatten(value, f"{key}."))
-        else:
-            flat[key] = value
-    return flat
+    return flattened(config)
 
 
 def _where(error: OmegaConfBaseException) -> str:

@@ -13,6 +13,7 @@ import yaml
 
 from harness.config import digest
 from harness.paths import ROOT
+from harness.rundir import CODE
 
 # The only keys that conf/algo and conf/clip may set.
 TREATMENT = (
@@ -29,6 +30,7 @@ TREATMENT = (
     "actor_rollout_ref.actor.tau_neg",
     "algorithm.adv_estimator",
     "algorithm.norm_adv_by_std_in_grpo",
+    "code.loss",  # of the hashes of code (``harness.config.code``) the one that belongs to the algorithm
 )
 # Keys that cannot change what is learnt: names, paths, logging, frequencies, resources, offloading.
 EXECUTION = (
@@ -131,8 +133,10 @@ def is_execution(key: str, flat: dict[str, Any]) -> bool:
 
 
 def classify(flat: dict[str, Any], hashes: dict[str, str]) -> Kinds:
-    """Sort a flat configuration (``config.flatten``) by kind; ``hashes`` as of ``content_hashes``."""
-    kinds = Kinds({}, {}, {}, dict(hashes))
+    """Sort a flat configuration (``config.flatten``) by kind; hashes: of ``content_hashes`` and ``code.hashes``."""
+    kinds = Kinds({}, {}, {}, {})
+    for key, value in hashes.items():
+        (kinds.treatment if _matches(key, TREATMENT) else kinds.controlled)[key] = value
     for key, value in flat.items():
         if key in CONTENT:
             kinds.execution[key] = value
@@ -148,8 +152,12 @@ def classify(flat: dict[str, Any], hashes: dict[str, str]) -> Kinds:
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """``{key: (value in a, value in b)}`` of the keys whose values differ, missing ones as None."""
-    return {k: (a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}
+    """``{key: (value in a, value in b)}`` of the keys whose values differ, missing ones as None.
+
+    A hash of code that one side lacks is no difference: runs from before it was recorded do not say.
+    """
+    keys = {k for k in a.keys() | b.keys() if not k.startswith(CODE) or (k in a and k in b)}
+    return {k: (a.get(k), b.get(k)) for k in sorted(keys) if a.get(k) != b.get(k)}
 
 
 def content_hashes(flat: dict[str, Any]) -> dict[str, str]:

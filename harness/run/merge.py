@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.config import say_error
-from harness.rundir import RENAMED, ResponseFile, RunDir, RunDirError, find_runs
+from harness.rundir import RENAMED, ResponseFile, RunDir, RunDirError, find_runs, seal
+from harness.rundir.seal import SEAL
 
 # Numbers that hardly repeat: dictionaries and statistics would be most of the bytes of such small groups.
 PLAIN = {"compression": "zstd", "use_dictionary": False, "write_statistics": False, "store_schema": False}
@@ -56,6 +57,8 @@ def merge(run: RunDir) -> int:
             file.unlink()
         with suppress(OSError):  # not empty: somebody else's file
             (attempt / "sequences").rmdir()
+    if (run.path / SEAL).exists():  # the run was done before its responses could be put together
+        seal(run)
     return len(small)
 
 

@@ -12,21 +12,24 @@
         sequences.parquet                      these files as one, a row group a step, once the run is done
         attempts/NN/log.txt                    all output of the training process
         attempts/NN/outcome.json               how the attempt ended; missing if its watcher was lost
+        files.json                             the hash of each of these files, once the run is done
         checkpoints/                           verl's checkpoints
         eval/<benchmark>.parquet               one row per (question, sample) (columns: ``EVAL_COLUMNS``)
 """
 
-from harness.rundir.files import RunDirError, read_json, settings_hash, write_json
+from harness.rundir.files import RunDirError, content_hash, flattened, read_json, settings_hash, write_json
 from harness.rundir.metrics import Parse, is_trained, merge_attempts, merge_metrics, read_metrics
 from harness.rundir.run import ResponseFile, RunDir, find_runs
 from harness.rundir.schema import (
     BEFORE_A_RUN,
     BEING_TRAINED,
+    CODE,
     ERROR_FILE,
     EVAL_COLUMNS,
     HEARTBEAT_SECONDS,
     LAUNCH_LOG,
     LAUNCHER_FOLDER,
+    MACHINE_CAUSES,
     RENAMED,
     SCHEMA_VERSION,
     SEQUENCE_COLUMNS,
@@ -38,15 +41,18 @@ from harness.rundir.schema import (
     SUBMISSION,
     renamed,
 )
+from harness.rundir.seal import changed_files, seal, unseal
 
 __all__ = [
     "BEFORE_A_RUN",
     "BEING_TRAINED",
+    "CODE",
     "ERROR_FILE",
     "EVAL_COLUMNS",
     "HEARTBEAT_SECONDS",
     "LAUNCHER_FOLDER",
     "LAUNCH_LOG",
+    "MACHINE_CAUSES",
     "RENAMED",
     "SCHEMA_VERSION",
     "SEQUENCE_COLUMNS",
@@ -60,13 +66,18 @@ __all__ = [
     "ResponseFile",
     "RunDir",
     "RunDirError",
+    "changed_files",
+    "content_hash",
     "find_runs",
+    "flattened",
     "is_trained",
     "merge_attempts",
     "merge_metrics",
     "read_json",
     "read_metrics",
     "renamed",
+    "seal",
     "settings_hash",
+    "unseal",
     "write_json",
 ]

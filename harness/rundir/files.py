@@ -29,7 +29,25 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunDirError(f"{path}: not valid JSON ({error})") from None
 
 
+def content_hash(file: Path) -> str:
+    """Sixteen hex digits of a file's bytes; raises OSError."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
 def settings_hash(settings: dict[str, Any]) -> str:
     """Sixteen hex digits that say how an evaluation was sampled and graded: of all its settings but the step."""
     content = json.dumps({key: value for key, value in settings.items() if key != "step"}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def flattened(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as ``{"a.b.c": value}``; lists stay values, an empty mapping is a value."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value:
+            flat.update(flattened(value, f"{key}."))
+        else:
+            flat[key] = value
+    return flat

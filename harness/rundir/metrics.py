@@ -23,10 +23,18 @@ def merge_metrics(attempts: Iterable[Path], parse: Parse = json.loads) -> tuple[
 
     What an earlier attempt trained after the point from which a later one continued is dropped: it led nowhere.
     Returns ``({step: {key: value}}, warnings)``: a torn last line of an attempt is dropped and reported. A bad
-    line elsewhere raises ``RunDirError`` with file and line number.
+    line elsewhere raises ``RunDirError`` with file and line number, as does a step that one attempt trained twice.
     """
     warnings: list[str] = []
-    return merge_attempts([list(read_metrics(path, warnings, parse)) for path in attempts]), warnings
+    read = []
+    for path in attempts:
+        rows = list(read_metrics(path, warnings, parse))
+        trained = [step for step, data in rows if is_trained(data)]
+        if len(set(trained)) < len(trained):
+            step = next(step for step in trained if trained.count(step) > 1)
+            raise RunDirError(f"{path}: step {step} is there twice; within one attempt a step is trained once")
+        read.append(rows)
+    return merge_attempts(read), warnings
 
 
 def merge_attempts(attempts: Iterable[Sequence[tuple[int, dict[str, Any]]]]) -> dict[int, dict[str, Any]]:

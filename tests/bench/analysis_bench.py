@@ -89,7 +89,8 @@ def five_columns(root: Path) -> None:
 
 def claims(root: Path) -> None:
     from analysis.runs.load import load_runs
-    from analysis.statistics.claims import evaluate, load_claims
+    from analysis.statistics.claim_file import load_claims
+    from analysis.statistics.claims import evaluate
 
     evaluate(load_runs(root), load_claims())
 

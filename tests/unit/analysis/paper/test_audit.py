@@ -18,7 +18,7 @@ from analysis.paper.audit import (
 )
 from analysis.paper.published import load_published, printed, shown_benchmarks
 from analysis.runs.load import AnalysisError
-from analysis.statistics.claims import load_claims
+from analysis.statistics.claim_file import load_claims
 from analysis.tables.table import Table
 
 PUBLISHED = load_published()

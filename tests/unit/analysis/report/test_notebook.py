@@ -9,7 +9,8 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
 from analysis import load_runs
-from analysis.statistics.claims import evaluate, load_claims
+from analysis.statistics.claim_file import load_claims
+from analysis.statistics.claims import evaluate
 
 ROOT = Path(__file__).resolve().parents[4]
 NOTEBOOK = ROOT / "analysis" / "report.ipynb"

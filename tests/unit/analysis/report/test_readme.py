@@ -15,7 +15,7 @@ from analysis import AnalysisError
 from analysis.report.numbers import build_report
 from analysis.report.readme import MARKERS, blocks, main, replace_block, results_page
 from analysis.runs.load import load_runs
-from analysis.statistics.claims import load_claims
+from analysis.statistics.claim_file import load_claims
 
 ROOT = Path(__file__).resolve().parents[4]
 BEFORE, AFTER = "# Title\n\n1.23 x is typed here.\n\n", "\n\nThe rest.\n"

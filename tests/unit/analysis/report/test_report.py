@@ -18,7 +18,8 @@ from analysis.report.comparability import comparability
 from analysis.report.numbers import build_report
 from analysis.report.page import Content, render_page
 from analysis.report.sections import claims_table
-from analysis.statistics.claims import evaluate, load_claims
+from analysis.statistics.claim_file import load_claims
+from analysis.statistics.claims import evaluate
 
 ROOT = Path(__file__).resolve().parents[4]
 HEAVY = ("torch", "ray", "verl", "transformers", "omegaconf", "hydra", "tensordict")
@@ -123,14 +124,15 @@ def test_the_certificate_tells_what_differs(tmp_path: Path) -> None:
         write_run(
             tmp_path, {"response_length": [1.0]}, arm=arm,
             manifest={
-                "treatment": values, "step1_responses": start, "versions": {"verl": "1" if start == "a" else "2"}
+                "treatment": values, "step1_responses": start, "versions": {"torch": "1" if start == "a" else "2"}
             },
         )  # fmt: skip
     found = comparability(load_runs(tmp_path))
     assert found["matched"]
     assert set(found["treatment"]) == {"actor.loss_agg_mode"}
     assert found["same_start"] == {"pairs": 3, "equal": 1}
-    assert found["versions"] == {"verl": ["1", "2"]}
+    assert found["versions"] == {"torch": ["1", "2"]}
+    assert found["commit"] == {"commit": ["unknown"]}
     write_run(tmp_path, {"response_length": [1.0]}, arm="gspo", seed=1, controlled={"data.n": 2})
     found = comparability(load_runs(tmp_path))
     assert not found["matched"]

@@ -214,9 +214,7 @@ def test_unequal_fingerprints_without_a_reason_are_refused(tmp_path: Path) -> No
 
 def test_a_fingerprint_that_is_not_that_of_the_settings_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path, LENGTHS, arm="luspo", manifest={"fingerprint": "other"})
-    with pytest.raises(
-        AnalysisError, match=r"manifest\.json: its fingerprint other is not that of its controlled keys"
-    ):
+    with pytest.raises(AnalysisError, match=r"seed=0: its fingerprint other is not that of its controlled keys"):
         load_runs(tmp_path)
 
 

@@ -11,7 +11,8 @@ from fake_runs import NARROW, write_run, write_sequences
 from scipy import stats
 
 from analysis import AnalysisError, load_runs
-from analysis.statistics.claims import Result, evaluate, load_claims, results_frame, three_digits
+from analysis.statistics.claim_file import load_claims
+from analysis.statistics.claims import Result, evaluate, results_frame, three_digits
 
 CLAIMS = load_claims()
 STEPS = 20
@@ -91,14 +92,115 @@ def test_a_seed_of_one_arm_is_left_out_and_named(tmp_path: Path) -> None:
     assert (result.verdict, result.sample.left_out, result.interval.n) == ("supported", {5: "only gspo"}, 5)
 
 
-@pytest.mark.parametrize("state", ["incomplete", "planned"])
-def test_an_unfinished_run_is_left_out_and_not_counted(tmp_path: Path, state: str) -> None:
+def write_sixth_pair(root: Path, state: str, steps: int = 9, **status: Any) -> None:
+    """A pair more, whose LUSPO run came so far."""
+    write_lengths(root, LONGER)
+    begun = {"response_length": [30.0] * steps}
+    write_run(root, begun, arm="luspo", seed=5, experiment="tiny", planned=20, state=state, **status)
+    write_run(root, {"response_length": [20.0] * 20}, arm="gspo", seed=5, experiment="tiny")
+
+
+def test_a_run_that_waits_its_turn_is_not_counted(tmp_path: Path) -> None:
+    write_sixth_pair(tmp_path, "planned")
+    result = decide(tmp_path, "C1")
+    assert (result.verdict, result.sample.left_out) == ("supported", {5: "luspo is planned at step 9 of 20"})
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "reason"),
+    [
+        ("incomplete", {}, "seed 5: luspo is incomplete at step 9 of 20"),
+        ("failed", {"cause": "disk"}, "seed 5: luspo is failed (disk) at step 9 of 20"),
+        ("failed", {"cause": "error"}, "seed 5: luspo failed"),
+        ("failed", {}, "seed 5: luspo failed"),
+    ],
+)
+def test_a_run_that_was_started_and_has_no_value_caps_the_verdict(
+    tmp_path: Path, state: str, status: dict[str, str], reason: str
+) -> None:
+    """Six seeds, five of them whole: what is lost may be lost because of its value."""
+    write_sixth_pair(tmp_path, state, **status)
+    result = decide(tmp_path, "C1")
+    assert (result.verdict, result.reason, result.interval.n) == ("undecided", reason, 5)
+
+
+def test_a_machine_that_failed_after_the_last_step_says_nothing_of_the_loss(tmp_path: Path) -> None:
+    write_sixth_pair(tmp_path, "failed", steps=20, cause="disk")
+    result = decide(tmp_path, "C1")
+    assert (result.verdict, result.reason, result.interval.n) == ("supported", "", 6)
+
+
+def test_a_length_that_is_no_number_caps_the_verdict(tmp_path: Path) -> None:
     write_lengths(tmp_path, LONGER)
-    begun = {"response_length": [30.0] * 9}
-    write_run(tmp_path, begun, arm="luspo", seed=5, experiment="tiny", planned=20, state=state)
+    lengths = [30.0] * 18 + [math.nan, 30.0]
+    write_run(tmp_path, {"response_length": lengths}, arm="luspo", seed=5, experiment="tiny")
     write_run(tmp_path, {"response_length": [20.0] * 20}, arm="gspo", seed=5, experiment="tiny")
     result = decide(tmp_path, "C1")
-    assert (result.verdict, result.sample.left_out) == ("supported", {5: f"luspo is {state}"})
+    assert (result.verdict, result.reason) == ("undecided", "seed 5: no response_length at step 19")
+
+
+def test_runs_that_are_lost_by_their_outcome_give_no_verdict(tmp_path: Path) -> None:
+    """Ten seeds of equal arms, of which the pairs with the shorter LUSPO run were left incomplete."""
+    rng = np.random.default_rng(1)
+    lengths = 30 * np.exp(rng.normal(0, 0.2, (10, 2)))
+    for seed, (gspo, luspo) in enumerate(lengths):
+        state = "done" if luspo > gspo else "incomplete"
+        write_run(tmp_path, {"response_length": [gspo] * 20}, arm="gspo", seed=seed, experiment="tiny")
+        write_run(tmp_path, {"response_length": [luspo] * 20}, arm="luspo", seed=seed, experiment="tiny", state=state)
+    result = decide(tmp_path, "C1")
+    assert result.sample.results >= 5
+    assert result.plain.low > 0  # what is left looks like an effect
+    assert result.verdict == "undecided"
+    assert "luspo is incomplete at step 20 of 20" in result.reason
+
+
+def test_a_collapsed_run_caps_the_verdict_and_brings_a_rank_test(tmp_path: Path) -> None:
+    write_lengths(tmp_path, LONGER)
+    collapsing = {"response_length": np.where(np.arange(STEPS) < 10, 60.0, 29.0)}
+    write_run(tmp_path, collapsing, arm="luspo", seed=5, experiment="tiny")
+    write_run(tmp_path, {"response_length": [20.0] * 20}, arm="gspo", seed=5, experiment="tiny")
+    result = decide(tmp_path, "C1")
+    assert result.verdict == "undecided"
+    p = stats.wilcoxon(result.sample.effects, method="exact").pvalue
+    assert result.reason == (
+        "1 of 6 luspo runs collapsed in length (seed 5), where a t interval covers too little; "
+        f"Wilcoxon's signed ranks p = {p:.3g}"
+    )
+    # where all runs of an arm do so it is what the loss does, and no reason against an interval
+    for seed in range(5):
+        write_run(tmp_path / "all", collapsing, arm="luspo", seed=seed, experiment="tiny")
+        ours = {"response_length": [20.0 + seed] * 20}
+        write_run(tmp_path / "all", ours, arm="gspo", seed=seed, experiment="tiny")
+    assert decide(tmp_path / "all", "C1").verdict == "supported"
+
+
+def test_equal_effects_have_no_interval_and_the_p_of_the_sign_test(tmp_path: Path) -> None:
+    write_lengths(tmp_path, [1.5] * 5)
+    result = decide(tmp_path, "C1")
+    assert result.verdict == "undecided"
+    assert math.isnan(result.plain.low)
+    assert result.plain.p == pytest.approx(stats.binomtest(5, 5).pvalue)
+    assert result.reason.startswith("the effects are all equal, which gives no interval")
+    write_lengths(tmp_path / "none", [1.0] * 5)  # no difference at all is one
+    assert decide(tmp_path / "none", "C1").verdict == "negligible"
+
+
+def test_arms_without_a_common_seed_are_compared_unpaired(tmp_path: Path) -> None:
+    lengths = {"gspo": [20, 22, 24, 21, 23], "luspo": [30, 35, 36, 31, 36]}
+    for arm, seeds in (("gspo", range(5)), ("luspo", (10, 11, 12, 13, 20))):
+        write_arm(tmp_path, arm, seeds, response_length=lengths[arm], accuracy=[0.5, 0.52, 0.48, 0.5, 0.51],
+                  tokens=[100.0] * 5)  # fmt: skip
+    result = decide(tmp_path, "C1")
+    apart = "the arms have no seed in common (luspo 10-13, 20 and gspo 0-4)"
+    assert result.reason == f"unpaired (Welch): {apart}"
+    independent = stats.ttest_ind(np.log(lengths["luspo"]), np.log(lengths["gspo"]), equal_var=False)
+    assert result.plain.p == pytest.approx(independent.pvalue)
+    assert not result.record()["paired"]
+    equal = decide(tmp_path, "C11", "equal tokens")
+    assert (equal.verdict, equal.reason) == (
+        "not tested",
+        f"{apart}, and this compares the two runs of one seed",
+    )
 
 
 def test_a_failed_run_caps_the_verdict_and_counts(tmp_path: Path) -> None:
@@ -111,17 +213,25 @@ def test_a_failed_run_caps_the_verdict_and_counts(tmp_path: Path) -> None:
     assert result.reason == "seed 4: luspo failed"
 
 
-def test_nan_in_the_gradient_caps_the_verdict(tmp_path: Path) -> None:
-    write_arm(tmp_path, "gspo", response_length=[20.0] * 5, grad_norm=[0.5] * 5)
-    norms = np.full(STEPS, 0.5)
-    write_arm(
-        tmp_path,
-        "luspo",
-        response_length=[30.0] * 5,
-        grad_norm=lambda seed: np.where((np.arange(STEPS) == 7) & (seed == 2), math.nan, norms),
-    )
+@pytest.mark.parametrize(
+    ("without", "expected", "reason"),
+    [
+        (range(7, 8), "supported", ""),  # verl makes no update there and goes on
+        (range(15, 20), "undecided", "seed 2: luspo diverged"),
+        (range(20), "supported", ""),  # never recorded: nobody knows, and all else is finite
+    ],
+)
+def test_a_run_diverged_if_its_last_steps_brought_no_update(
+    tmp_path: Path, without: range, expected: str, reason: str
+) -> None:
+    write_arm(tmp_path, "gspo", response_length=[20.0, 21, 19, 20, 22], grad_norm=[0.5] * 5)
+
+    def norms(seed: int) -> np.ndarray:
+        return np.where(np.isin(np.arange(STEPS), list(without)) & (seed == 2), math.nan, 0.5)
+
+    write_arm(tmp_path, "luspo", response_length=[30.0, 31, 32, 30, 31], grad_norm=norms)
     result = decide(tmp_path, "C1")
-    assert (result.verdict, result.reason, result.interval.n) == ("undecided", "seed 2: luspo diverged", 5)
+    assert (result.verdict, result.reason, result.interval.n) == (expected, reason, 5)
 
 
 def test_unmatched_runs_are_refused(tmp_path: Path) -> None:
@@ -156,17 +266,17 @@ def test_c6_pools_sums_and_has_a_row_for_every_range(tmp_path: Path) -> None:
         clipped = of * share * np.tile([0, 1010 / 1000], 10)  # the mean of shares would be another number
         return {
             "response_length": [9.0] * 5,
-            "clip_tokens": lambda seed: clipped * (1 + 0.01 * seed),
+            "clip_tokens": lambda seed: clipped * (1 + 0.01 * seed * share),
             "clip_tokens_of": lambda _: of,
         }
 
     for arm, share in (("gspo", 0.12), ("grpo", 0.004), ("gspo,clip=own", 0.4), ("grpo,clip=shared", 0.24)):
         write_arm(tmp_path, arm, **counts(share))
     preset, own, shared = (decide(tmp_path, "C6", row) for row in ("", "own ranges", "shared range"))
-    assert preset.record()["estimate"] == pytest.approx(30)
-    assert own.record()["estimate"] == pytest.approx(100)
+    assert preset.record()["values"][0] == pytest.approx(30)
+    assert own.record()["values"][0] == pytest.approx(100)
     assert (own.sample.arms, shared.sample.arms) == (("gspo,clip=own", "grpo"), ("gspo", "grpo,clip=shared"))
-    assert shared.record()["estimate"] == pytest.approx(0.5)
+    assert shared.record()["values"][0] == pytest.approx(0.5)
     assert [r.verdict for r in (preset, own, shared)] == ["supported", "supported", "contradicted"]
 
 
@@ -178,27 +288,53 @@ def test_c6_without_counts_says_so(tmp_path: Path) -> None:
     assert "clip_tokens is not recorded" in result.reason
 
 
-def write_responses(root: Path, arm: str, log_ratio: list[float], advantage: list[float], clipped: list[int]) -> None:
+def write_responses(root: Path, arm: str, advantage: list[float], clipped: list[int], update: Any = 2) -> None:
+    """Five runs of these responses; the tokens of the first one differ a little, so that runs do."""
     for seed in range(5):
         run = write_run(root, {"response_length": [10.0]}, arm=arm, seed=seed, experiment="tiny", manifest=NARROW)
-        columns = {"tokens": 10, "log_ratio": log_ratio, "advantage": advantage, "clipped": clipped}
+        tokens = [100 + seed, *[100] * (len(advantage) - 1)]
+        columns = {"tokens": tokens, "update": update, "advantage": advantage, "clipped": clipped}
         write_sequences(run.attempts()[-1], 1, **columns)  # pyright: ignore[reportArgumentType]
 
 
-def test_c7_reclips_the_recorded_log_ratios(tmp_path: Path) -> None:
-    # Two negatives below 1 - .003 and one positive above 1 + .004; at .0035 one negative and two positives.
-    log_ratio = [-0.0032, -0.0040, 0.0038, 0.0050, -0.01, 0.0]
-    write_responses(tmp_path, "gspo", log_ratio, [-1, -1, 1, 1, 1, 0], [10, 10, 0, 10, 0, 0])
-    assert decide(tmp_path, "C7", "GSPO").record()["estimate"] == pytest.approx(2)
-    assert decide(tmp_path, "C7", "less with a symmetric range").record()["estimate"] == pytest.approx(2 / 0.5)
+def test_c7_compares_clipped_shares_of_either_sign(tmp_path: Path) -> None:
+    """Of four negatives two are clipped, of three positives one: 1/2 over 1/3. The first update and A = 0 are no
+    part of it."""
+    advantage = [-1, -1, -1, -1, 1, 1, 1, 0, 1, 1, -1]
+    clipped = [10, 10, 0, 0, 10, 0, 0, 10, 0, 0, 0]
+    write_responses(tmp_path, "gspo", advantage, clipped, [2] * 8 + [1] * 3)
+    assert decide(tmp_path, "C7", "GSPO").record()["estimate"] == pytest.approx((2 / 4) / (1 / 3))
+
+
+@pytest.mark.parametrize("right", [0.28, 0.5, 0.73])
+def test_a_clip_that_is_blind_to_the_sign_is_no_evidence(tmp_path: Path, right: float) -> None:
+    """Responses are clipped at random, whatever their sign, and are right more or less often: neither C7 nor C8 may
+    follow the accuracy."""
+    n = 8000
+    for arm in ("gspo", "grpo"):
+        for seed in range(5):
+            rng = np.random.default_rng([seed, arm == "gspo"])
+            groups = rng.random((n // 8, 8)) < right
+            spread = groups.std(axis=1, ddof=1, keepdims=True)
+            advantage = ((groups - groups.mean(axis=1, keepdims=True)) / (spread + 1e-6)).ravel()
+            run = write_run(tmp_path, {"response_length": [9.0]}, arm=arm, seed=seed, experiment="tiny",
+                            manifest=NARROW)  # fmt: skip
+            clipped = 10 * (rng.random(n) < 0.1)
+            write_sequences(run.attempts()[-1], 1, tokens=np.full(n, 10), update=np.full(n, 2), advantage=advantage,
+                            clipped=clipped)  # fmt: skip
+    negatives, share = decide(tmp_path, "C7", "GSPO").record(), decide(tmp_path, "C8", "GSPO").record()
+    assert negatives["p"] > 0.01
+    assert negatives["estimate"] == pytest.approx(1, abs=0.1)
+    assert share["estimate"] == pytest.approx(0, abs=0.5)  # points
 
 
 def test_c8_share_of_the_positive_in_what_is_kept(tmp_path: Path) -> None:
-    write_responses(tmp_path, "gspo", [0.0] * 4, [1, 1, -1, -1], [0, 0, 10, 0])
-    write_responses(tmp_path, "grpo", [0.0] * 4, [1, 1, -1, -1], [0, 1, 1, 0])
+    write_responses(tmp_path, "gspo", [1, 1, -1, -1], [0, 0, 100, 0])
+    write_responses(tmp_path, "grpo", [1, 1, -1, -1], [1, 10, 10, 0])
     gspo, grpo = decide(tmp_path, "C8", "GSPO"), decide(tmp_path, "C8", "negligible under GRPO")
-    assert gspo.text == "+16.7 points [+16.7, +16.7]"
-    assert (gspo.verdict, grpo.verdict) == ("supported", "supported")
+    assert gspo.sample.values[0] == pytest.approx([100 * (2 / 3 - 1 / 2)])
+    assert gspo.reason == "the effects are all equal, which gives no interval; p is the exact sign test's"
+    assert grpo.verdict == "supported"
 
 
 def test_c11_at_equal_tokens_compares_one_stretch_of_tokens(tmp_path: Path) -> None:
@@ -221,8 +357,26 @@ def test_c12_is_the_mean_of_the_last_three_validations(tmp_path: Path) -> None:
     write_validations(tmp_path, "luspo", {s: [0.1, 0.5, None, 0.6, 0.7 + s / 1e3] for s in range(5)}, "val_accuracy")
     result = decide(tmp_path, "C12")
     assert result.record()["values"][0] == pytest.approx(10)
+    assert result.record()["steps"] == [2, 4, 5]
     assert result.verdict == "supported"
     assert result.text.startswith("+10.1 points")
+
+
+def test_how_often_a_run_validates_does_not_move_what_is_compared(tmp_path: Path) -> None:
+    """GSPO at steps 5, 10, 15 and 20 and LUSPO at 4, 10, 15, 20 of a growing accuracy: the last three of both."""
+    accuracy = np.arange(1, STEPS + 1) / 100
+    for arm, more, at in (("gspo", 0.0, (5, 10, 15, 20)), ("luspo", 0.03, (1, 4, 10, 15, 20))):
+        for seed in range(5):
+            shown = [accuracy[s - 1] + more + seed * (arm == "gspo") / 1e4 if s in at else None for s in range(1, 21)]
+            length = [30.0 + step if step in at else None for step in range(1, 21)]
+            values = {"response_length": [9.0] * 20, "val_accuracy": shown, "val_response_length": length}
+            write_run(tmp_path, values, arm=arm, seed=seed, experiment="tiny")
+    record = decide(tmp_path, "C12").record()
+    assert (record["values"][0], record["steps"]) == (pytest.approx(3), [10, 15, 20])
+    assert decide(tmp_path, "C2").record()["steps"] == [20]
+    write_validations(tmp_path / "none", "gspo", {s: [0.5, None, 0.5, None] for s in range(5)}, "val_accuracy")
+    write_validations(tmp_path / "none", "luspo", {s: [None, 0.5, None, 0.5] for s in range(5)}, "val_accuracy")
+    assert "val_accuracy was recorded 0 times at the same steps" in decide(tmp_path / "none", "C12").reason
 
 
 MIX, VIRL = "multimodal_mix", "multimodal"
@@ -266,9 +420,9 @@ def test_c5_compares_runs_on_two_data_sets(tmp_path: Path, mix: list[float], vir
 
 
 def test_c5_is_not_tested_where_more_than_the_data_differs(tmp_path: Path) -> None:
-    write_change(tmp_path, MIX, [1.3] * 3)
+    write_change(tmp_path, MIX, [1.3, 1.31, 1.29])
     assert decide(tmp_path, "C5", BETWEEN, MIX).reason == "no run of multimodal"
-    write_change(tmp_path, VIRL, [0.7] * 3, controlled={"hash.train_data": VIRL, "data.train_batch_size": 64})
+    write_change(tmp_path, VIRL, [0.7, 0.71, 0.69], controlled={"hash.train_data": VIRL, "data.train_batch_size": 64})
     result = decide(tmp_path, "C5", BETWEEN, MIX)
     assert result.verdict == "not tested"
     assert "differ in data.train_batch_size (64 | 128)" in result.reason
@@ -292,7 +446,7 @@ def write_moe(root: Path, arm: str, fates: Sequence[str]) -> None:
     for seed, fate in enumerate(fates):
         steps = 6 if fate == "failed" else STEPS
         lengths = np.where(np.arange(steps) < 10, 100.0, {"collapsed": 85.0, "shorter": 95.0}.get(fate, 120.0))
-        norms = np.where((np.arange(steps) == 12) & (fate == "diverged"), math.nan, 0.5)
+        norms = np.where((np.arange(steps) >= 12) & (fate == "diverged"), math.nan, 0.5)
         state = {"failed": "failed", "unfinished": "incomplete"}.get(fate, "done")
         metrics = {"response_length": lengths, "grad_norm": norms}
         write_run(root, metrics, arm=arm, seed=seed, experiment="text_moe", planned=STEPS, state=state)
@@ -305,9 +459,11 @@ LEFT = "4 of 5 runs per arm; "
 @pytest.mark.parametrize(
     ("luspo", "gspo", "expected", "reason"),
     [
-        (FINE, ["failed", "diverged", "collapsed", "failed", "failed"], "supported", "0 of 5 luspo, 5 of 5 gspo"),
-        (FINE, ["failed"] * 4 + ["shorter"], "supported", "0 of 5 luspo, 4 of 5 gspo"),
-        (["collapsed"] * 5, FINE, "contradicted", "5 of 5 luspo, 0 of 5 gspo"),
+        # 5 to 0 has p = .0625 in the exact sign test, 6 to 0 has .031
+        (FINE, ["failed", "diverged", "collapsed", "failed", "failed"], "undecided", "0 of 5 luspo, 5 of 5 gspo"),
+        ([*FINE, "fine"], [*["failed"] * 4, "diverged", "collapsed"], "supported", "0 of 6 luspo, 6 of 6 gspo"),
+        (["collapsed"] * 6, [*FINE, "fine"], "contradicted", "6 of 6 luspo, 0 of 6 gspo"),
+        (FINE, ["failed"] * 4 + ["shorter"], "undecided", "0 of 5 luspo, 4 of 5 gspo"),
         (FINE, ["failed"] * 2 + ["fine"] * 3, "undecided", "0 of 5 luspo, 2 of 5 gspo"),
         (FINE, ["shorter"] * 5, "undecided", "0 of 5 luspo, 0 of 5 gspo"),
         (FINE[:4], ["failed"] * 4, "not tested", f"{LEFT}0 of 4 luspo, 4 of 4 gspo"),
@@ -315,7 +471,7 @@ LEFT = "4 of 5 runs per arm; "
             FINE,
             ["unfinished"] + ["failed"] * 4,
             "not tested",
-            f"{LEFT}seed 0: gspo is incomplete; 0 of 4 luspo, 4 of 4 gspo",
+            f"{LEFT}seed 0: gspo is incomplete at step 20 of 20; 0 of 4 luspo, 4 of 4 gspo",
         ),
     ],
 )
@@ -347,12 +503,12 @@ def test_everything_else_says_why_it_is_not_tested(tmp_path: Path) -> None:
 def test_windows_of_the_papers_settings_and_pairs_that_began_alike(tmp_path: Path) -> None:
     for arm, length in (("gspo", 100.0), ("luspo", 150.0)):
         for seed in range(3):
-            start = {"step1_responses": f"{seed}{arm if seed else ''}"}
+            start = {"step1_responses": f"of {seed}"}
             lengths = {"response_length": np.full(50, length) + seed * (arm == "luspo")}
             write_run(tmp_path, lengths, arm=arm, seed=seed, experiment="text_dense", manifest=start)
     record = decide(tmp_path, "C1", experiment="text_dense").record()
     assert (record["verdict"], record["first_step"], record["last_step"]) == ("supported", 41, 50)
-    assert record["same_start"] == 1
+    assert (record["same_start"], record["paired"]) == (3, True)
     growth = decide(tmp_path, "C3", experiment="text_dense")
     assert "steps 21-60" in growth.reason
 

@@ -14,7 +14,7 @@ from analysis.report.catalogue import draw_figure
 from analysis.report.numbers import build_report
 from analysis.report.sections import contrast_tables
 from analysis.runs.load import AnalysisError, Runs, load_runs
-from analysis.statistics.claims import load_claims
+from analysis.statistics.claim_file import load_claims
 from analysis.statistics.comparison import comparisons, tuning
 from analysis.statistics.movement import with_movement
 

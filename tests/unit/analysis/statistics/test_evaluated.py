@@ -9,7 +9,8 @@ from fake_runs import training_like, write_run
 
 from analysis import load_runs
 from analysis.statistics.benchmarks import average, compare
-from analysis.statistics.claims import Result, evaluate, load_claims
+from analysis.statistics.claim_file import load_claims
+from analysis.statistics.claims import Result, evaluate
 from harness.rundir import RunDir
 
 CLAIMS = load_claims()

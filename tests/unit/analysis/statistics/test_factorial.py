@@ -9,8 +9,8 @@ from fake_runs import write_run
 
 from analysis import load_runs
 from analysis.runs.load import AnalysisError, Runs
-from analysis.statistics.claims import load_claims
-from analysis.statistics.factorial import attribution, effects_frame, factorial
+from analysis.statistics.claim_file import load_claims
+from analysis.statistics.factorial import INTERACTION, attribution, effects_frame, factorial
 
 RULES = load_claims().rules["tiny"]
 CODES = {"grpo": (-0.5, -0.5), "grpo_sum": (-0.5, 0.5), "gspo": (0.5, -0.5), "luspo": (0.5, 0.5)}
@@ -67,7 +67,7 @@ def test_attribution_multiplies_to_the_whole(tmp_path: Path) -> None:
     data = write_corners(tmp_path).set_index(["seed", "arm"])["y"].unstack()
     parts = attribution(factorial(load_runs(tmp_path), RULES)).set_index("part")["estimate"]
     assert parts["LUSPO over GSPO"] == pytest.approx(np.exp((data["luspo"] - data["gspo"]).mean()))
-    assert parts["of it 1/|y|"] * parts["of it ratio and clip by sequence"] == pytest.approx(parts["LUSPO over GSPO"])
+    assert parts["of it 1/|y|"] * parts[INTERACTION] == pytest.approx(parts["LUSPO over GSPO"])
 
 
 def test_only_seeds_that_all_corners_have(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from scipy import stats
 from analysis import load_runs
 from analysis.report.numbers import build_report
 from analysis.runs.load import AnalysisError
-from analysis.statistics.claims import load_claims
+from analysis.statistics.claim_file import load_claims
 from analysis.statistics.fork import fork_effects, fork_frame, is_fork
 from analysis.statistics.matched import require_matched
 

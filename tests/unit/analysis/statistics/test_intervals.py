@@ -1,10 +1,12 @@
 """Intervals against scipy, hand computation and simulation; every branch of the verdict."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 
 from analysis.statistics.intervals import (
     Interval,
@@ -52,7 +54,7 @@ def test_coverage_and_false_positives_of_the_paired_interval() -> None:
     seed = rng.normal(0, 2, (runs, n))  # what a pair shares
     difference = (seed + rng.normal(0.3, 1, (runs, n))) - (seed + rng.normal(0, 1, (runs, n)))
     found = [t_interval(row) for row in difference[:500]]  # the function itself ...
-    half = detectable(1, n) * difference.std(axis=1, ddof=1)
+    half = stats.t.ppf(0.975, n - 1) / math.sqrt(n) * difference.std(axis=1, ddof=1)
     assert [f.high - f.estimate for f in found] == pytest.approx(half[:500])  # ... and its formula, on all
     assert abs((np.abs(difference.mean(axis=1) - 0.3) < half).mean() - 0.95) < 0.005
     assert abs((np.abs(difference.mean(axis=1) - 0.3) > half).mean() - 0.05) < 0.005
@@ -82,8 +84,11 @@ def test_log_ratio_and_detectable_difference() -> None:
     assert log_ratio(3, 2) == pytest.approx(math.log(1.5))
     assert log_ratio(2, 3) == pytest.approx(-math.log(1.5))
     assert math.isnan(log_ratio(0, 2))
-    assert detectable(1, 3) == pytest.approx(2.48, abs=0.005)
-    assert detectable(2, 5) == pytest.approx(2 * 1.24, abs=0.005)
+    # 80 % power of the t test, as statsmodels has it
+    for n in (3, 5, 10):
+        power = TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8)
+        assert detectable(2, n) == pytest.approx(2 * power, rel=1e-3)
+    assert detectable(1, 2, 0.999) > detectable(1, 3, 0.999) > 0
     assert math.isnan(detectable(1, 1))
 
 
@@ -126,14 +131,15 @@ def test_holm_rejects_where_the_interval_at_its_level_lies_beyond_0() -> None:
         (interval(-0.1, -0.15, -0.05), "contradicted"),  # before negligible
         (interval(0.0, -0.1, 0.1), "negligible"),
         (interval(0.3, -0.1, 0.7), "undecided"),
-        (interval(0.3, math.nan, math.nan), "not tested"),
+        (interval(0.3, math.nan, math.nan), "undecided"),  # equal effects
+        (replace(interval(0.3, math.nan, math.nan), n=1), "not tested"),
     ],
 )
 def test_verdict_of_a_direction(found: Interval, expected: str) -> None:
     assert verdict(found, Rule(">", delta=0.2)) == expected
-    mirrored = interval(-found.estimate, -found.high, -found.low)
+    mirrored = replace(found, estimate=-found.estimate, low=-found.high, high=-found.low)
     assert verdict(mirrored, Rule("<", delta=0.2)) == expected
-    shifted = interval(found.estimate + 1, found.low + 1, found.high + 1)
+    shifted = replace(found, estimate=found.estimate + 1, low=found.low + 1, high=found.high + 1)
     assert verdict(shifted, Rule(">", delta=0.2, than=1)) == expected
 
 

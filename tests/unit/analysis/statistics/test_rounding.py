@@ -9,7 +9,7 @@ from fake_runs import write_run
 from analysis import load_runs
 from analysis.report.numbers import build_report
 from analysis.report.sections import arms_table
-from analysis.statistics.claims import load_claims
+from analysis.statistics.claim_file import load_claims
 from analysis.statistics.pairs import experiment_runs
 from analysis.statistics.rounding import mostly_rounding
 

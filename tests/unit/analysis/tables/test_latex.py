@@ -14,7 +14,7 @@ from analysis.paper.tables import benchmark_table, paper_table
 from analysis.report.numbers import build_report
 from analysis.report.page import own_tables
 from analysis.runs.load import load_runs
-from analysis.statistics.claims import load_claims
+from analysis.statistics.claim_file import load_claims
 from analysis.tables.latex import PACKAGES, to_latex
 from analysis.tables.settings import settings_table
 from analysis.tables.table import Entry, Table
