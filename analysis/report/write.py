@@ -23,6 +23,7 @@ from analysis.statistics.claim_file import load_claims
 from analysis.statistics.matched import require_matched
 from analysis.statistics.movement import with_movement
 from analysis.statistics.selection import Choice, choose
+from analysis.tables.pass_at_k import pass_table
 from analysis.tables.render import save as save_table
 from analysis.tables.settings import settings_table
 from harness.rundir import write_json
@@ -113,6 +114,7 @@ def write_report(
             absent,
             benchmarks=[
                 benchmark_table(runs, varies=varies_of(view)),
+                pass_table(runs),
                 *(paper_table(number, runs, published, varies=varies_of(view)) for number in PAPER_TABLES),
             ],
             settings=[settings_table(part.trained()) for part in parts],

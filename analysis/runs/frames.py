@@ -101,13 +101,15 @@ def read_sequences(files: Sequence[ResponseFile], columns: Sequence[str] | None)
 
 
 def read_eval(file: Path) -> pd.DataFrame:
-    """``EVAL_COLUMNS`` of an evaluation; settings are "" where they were not recorded yet.
+    """``EVAL_COLUMNS`` of an evaluation; settings and answer are "" where they were not recorded yet.
 
     Raises ``RunDirError`` if a question and sample is there twice or a column is missing.
     """
     frame = _read_parquet(file).to_pandas()
-    if "settings" not in frame:
-        frame["settings"] = ""
+    for name in ("settings", "answer"):
+        if name not in frame:
+            frame[name] = ""
+    frame["answer"] = frame["answer"].fillna("")  # an evaluation that was begun before it was recorded
     _require_columns(file, frame.columns, list(EVAL_COLUMNS))
     frame = frame[list(EVAL_COLUMNS)]
     twice = frame[frame.duplicated(["step", "question", "sample"])]

@@ -115,6 +115,8 @@ def checked(answers: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
         said = answers["truncated"].astype(str).str.lower().map(TRUTH)
         refuse(answers["truncated"].notna() & said.isna(), "truncated", "not 0, 1, true or false")
         frame["truncated"] = said.astype("boolean")
+    said = answers["answer"] if "answer" in answers else pd.Series("", index=answers.index)
+    frame["answer"] = said.astype("object").fillna("").astype(str)
     if "outcome" in answers:
         frame["outcome"] = answers["outcome"].astype("object").fillna(frame["outcome"]).astype(str)
     again = frame.duplicated(["question", "sample"])

@@ -59,9 +59,10 @@ class Sampler:
         responses = self.generate([prompts[index] for index in indices], seeds)
         truths = [question["reward_model"]["ground_truth"] for question, _ in asked]
         scores = self.grader.score_many(zip(responses, truths, strict=True))
+        said = self.grader.answers(responses)
         return [
-            self._row(index, sample, tokens, score["reward_extra_info"])
-            for index, (_, sample), tokens, score in zip(indices, asked, responses, scores, strict=True)
+            {**self._row(index, sample, tokens, score["reward_extra_info"]), "answer": answer}
+            for index, (_, sample), tokens, score, answer in zip(indices, asked, responses, scores, said, strict=True)
         ]
 
     def close(self) -> None:

@@ -69,6 +69,15 @@ def grade(response: str, ground_truth: str, finished: bool) -> dict[str, float]:
     return {"accuracy": float(right)}
 
 
+def answer(response: str, finished: bool) -> str:
+    """The response's final answer as text after ``notation.normal``; integers in one spelling; empty without one.
+
+    Two spellings of one value (1/2 and 0.5) stay two: telling them apart from unequal ones takes math-verify.
+    """
+    found = [without_sentence(one) for one in final_answers(response[-MAX_RESPONSE:]) if len(one) <= MAX_RAW]
+    return ", ".join(str(int(one)) if INTEGER.fullmatch(one) else one for one in found)
+
+
 def equal(answer: str, truth: str) -> bool:
     r"""Whether two pieces of LaTeX or plain text mean the same, for math-verify up to 6 decimals.
 

@@ -5,6 +5,7 @@ decoded text with them, and whether EOS came.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -59,6 +60,15 @@ class PartsRewardManager(RewardManagerBase):
             return [self._result(one, self.grade(text, truth, one.finished)) for text, one, truth in items]
         verdicts = self.pool.grade_many([(text, truth, one.finished) for text, one, truth in items])
         return [self._result(one, _columns(v), v) for (_, one, _), v in zip(items, verdicts, strict=True)]
+
+    def answers(self, responses: Iterable[Sequence[int]]) -> list[str]:
+        """The answer in each response as the grader's module reads it (its function ``answer(response, finished)``),
+        by which equal answers are counted; empty without one, and where the module has no such function."""
+        read = getattr(sys.modules[self.grade.__module__], "answer", None)
+        if read is None:
+            return [""] * len(list(responses))
+        decoded = (self._decode(ids) for ids in responses)
+        return [read(text, one.finished) or "" for text, one in decoded]
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         last: Any = data[-1:]

@@ -55,6 +55,7 @@ EVAL_COLUMNS = {
     "tokens": "tokens of the response",
     "truncated": "as long as the limit and not ended by EOS",
     "outcome": "what the grader said: right, wrong, timeout, error",
+    "answer": "the answer as the grader reads it, one text for equal ones; empty without one, or if not recorded",
     "step": "of the checkpoint that was evaluated, 0 for the initial model",
     "settings": "hash of how it was sampled and graded (``settings_hash``); results of others never share a table",
 }

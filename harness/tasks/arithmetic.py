@@ -115,6 +115,12 @@ def distinct(stream: Iterator[tuple[str, str]], most: int) -> list[tuple[str, st
     return list(found)
 
 
+def answer(response: str, finished: bool) -> str:
+    """The last number of a finished response, in one spelling: 7 for 07 and 7.0; empty without one."""
+    number = _last_number(response) if finished else None
+    return "" if number is None else f"{number.normalize():f}"
+
+
 def grade(response: str, ground_truth: str, finished: bool) -> dict[str, float]:
     """The parts of the reward: ``{"accuracy": 1.0}`` if the response is finished and its last number is right, else 0.
 

@@ -155,6 +155,13 @@ def recipe(variant: str, seed: int) -> Recipe:
     return Recipe(variant, seed, PHASES[variant])
 
 
+def answer(response: str, finished: bool) -> str:
+    """The number between the last "#" and EOS, as text; empty where the response does not end so."""
+    _, sign, last = response.rpartition(f"{ANSWER} ")
+    said = last.removesuffix(EOS)
+    return said if finished and sign and said.isdigit() else ""
+
+
 def grade(response: str, ground_truth: str, finished: bool) -> dict[str, float]:
     """The parts of a response's reward: ``accuracy`` is 1 if it ends in "# ground_truth EOS", else 0. Never raises.
 

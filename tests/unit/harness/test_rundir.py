@@ -19,7 +19,10 @@ from harness.rundir import (
     STATES,
     RunDir,
     RunDirError,
+    changed_files,
     find_runs,
+    seal,
+    unseal,
     write_json,
 )
 
@@ -326,3 +329,45 @@ def test_old_metrics_are_read_under_todays_names(tmp_path: Path) -> None:
     attempt = run.new_attempt()
     (attempt / "metrics.jsonl").write_text('{"step": 1, "data": {"response_length": 9.0, "ratio_noise": 0.5}}\n')
     assert run.metrics()[0] == {1: {"response_length": 9.0, "onpolicy_log_ratio_rms": 0.5}}
+
+
+def test_a_finished_runs_files_are_sealed(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.write_manifest({"arm": "gspo"})
+    run.write_status("done")
+    (run.new_attempt() / "metrics.jsonl").write_text("{}\n")
+    assert changed_files(run) is None
+    seal(run)
+    assert changed_files(run) == {}
+    (run.attempts()[0] / "log.txt").write_text("logs, evaluations and checkpoints may come and go")
+    run.eval.mkdir()
+    (run.eval / "a.parquet").write_text("")
+    assert changed_files(run) == {}
+    run.write_status("failed")
+    (run.attempts()[0] / "metrics.jsonl").unlink()
+    (run.attempts()[0] / "sequences" / "1.parquet").write_text("")
+    assert changed_files(run) == {
+        "attempts/01/metrics.jsonl": "missing",
+        "status.json": "changed",
+        "attempts/01/sequences/1.parquet": "added",
+    }
+    (run.path / "files.json").write_text("{")
+    with pytest.raises(RunDirError, match=r"files\.json: not valid JSON"):
+        changed_files(run)
+    unseal(run)
+    assert changed_files(run) is None
+
+
+def test_a_step_that_one_attempt_trained_twice_is_a_fault(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    line = '{{"step": {}, "data": {{"response_length": {}}}}}\n'
+    first, second = run.new_attempt(), run.new_attempt()
+    (first / "metrics.jsonl").write_text(line.format(1, 5) + line.format(2, 6) + line.format(3, 6))
+    (second / "metrics.jsonl").write_text(line.format(2, 7))  # of another attempt: it went back
+    assert {step: row["response_length"] for step, row in run.metrics()[0].items()} == {1: 5, 2: 7}
+    validation = '{"step": 2, "data": {"val_accuracy": 0.5}}\n'
+    (second / "metrics.jsonl").write_text(line.format(2, 7) + validation)
+    assert run.metrics()[0][2] == {"response_length": 7, "val_accuracy": 0.5}
+    (second / "metrics.jsonl").write_text(line.format(2, 7) + line.format(2, 999))
+    with pytest.raises(RunDirError, match=r"02/metrics\.jsonl: step 2 is there twice"):
+        run.metrics()

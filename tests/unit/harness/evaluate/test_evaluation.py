@@ -54,7 +54,7 @@ class StandIn:
 
     def _row(self, index: int, sample: int) -> dict[str, Any]:
         right = not self.initial and index % 2 == sample % 2 == 0
-        said = {"correct": int(right), "outcome": "right" if right else "wrong"}
+        said = {"correct": int(right), "outcome": "right" if right else "wrong", "answer": str(int(right))}
         return {"question": index, "sample": sample, "tokens": 10 + sample, "truncated": False, **said}
 
 

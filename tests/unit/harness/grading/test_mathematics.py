@@ -222,3 +222,17 @@ def test_importing_the_grader_is_cheap() -> None:
     script = "import sys, harness.grading.mathematics; print({'sympy', 'math_verify', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (r"so it is \boxed{007}", "7"),
+        (r"\boxed{5} and \boxed{6}", "5, 6"),
+        (r"\boxed{ \frac{1}{2} }", r"\frac{1}{2}"),
+        ("Answer: 12", "12"),
+        ("I do not know", ""),
+    ],
+)
+def test_the_answer_as_text_by_which_votes_are_counted(response: str, expected: str) -> None:
+    assert mathematics.answer(response, True) == expected

@@ -18,6 +18,7 @@ from harness.config import ConfigError
 from harness.plugin.job import reason
 from harness.run.checkpoints import NoRoomError
 from harness.run.failures import CAUSES, classify
+from harness.rundir import MACHINE_CAUSES
 
 # From a worker that was ended by SIGKILL: Ray names the OOM killer among what it might have been.
 RAY_KILLED = (
@@ -193,3 +194,8 @@ def test_what_is_retried_is_what_the_contract_says() -> None:
     retried = {name for name, cause in CAUSES.items() if cause.retry}
     assert retried >= {"memory", "lost", "timeout", "preempted"}
     assert not retried & {"settings", "disk", "alert", "interrupted", "error"}
+
+
+def test_every_cause_speaks_of_the_machine_or_of_the_loss() -> None:
+    assert set(CAUSES) - MACHINE_CAUSES == {"alert", "error"}
+    assert set(CAUSES) > MACHINE_CAUSES

@@ -218,3 +218,10 @@ print([grade(text, "7", True)["accuracy"] + grade("7", text, True)["accuracy"] f
 def test_grading_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'transformers', 'reasoning_gym', 'pyarrow', 'pandas', 'numpy'}"
     assert python(f"import sys, harness.tasks.arithmetic; print({heavy} & set(sys.modules))") == "set()"
+
+
+def test_the_answer_has_one_spelling() -> None:
+    assert {arithmetic.answer(text, True) for text in ("it is 07", "7.0", "so 7")} == {"7"}
+    assert [arithmetic.answer("1,200", True), arithmetic.answer("12", False), arithmetic.answer("none", True)] == [
+        "1200", "", "",
+    ]  # fmt: skip

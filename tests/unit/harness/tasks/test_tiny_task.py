@@ -289,3 +289,9 @@ def test_what_would_have_to_be_built_is_not_built_for_a_plan(tmp_path, monkeypat
     with nothing_built(), pytest.raises(NotBuiltError, match="tiny is not built yet"):
         asset("tiny", seed=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_answer_is_the_number_before_the_end() -> None:
+    assert tiny.answer("a 3 b 5 # 12<|im_end|>", True) == "12"
+    assert tiny.answer("# 4 ? a 3 # 12<|im_end|>", True) == "12"
+    assert [tiny.answer(text, done) for text, done in (("# 12", False), ("a 3", True), ("# a", True))] == ["", "", ""]
