@@ -75,10 +75,10 @@ def _by_chance(report: Report, experiment: str) -> list[str]:
     if not tested:
         return []
     share = 1 - report["level"]
+    others = f"The {len(tested)} other rows stand each" if len(tested) > 1 else "The one other row stands"
     return [
-        f"Holm's correction holds for the primary claims. The {len(tested)} other rows stand each at "
-        f"{100 * report['level']:g} %: without any true effect about {len(tested) * share:.1f} of them would lie "
-        "beyond no effect, in either direction."
+        f"Holm's correction holds for the primary claims. {others} at {100 * report['level']:g} %: without any true "
+        f"effect about {len(tested) * share:.1f} of them would lie beyond no effect, in either direction."
     ]
 
 

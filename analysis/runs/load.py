@@ -151,9 +151,10 @@ def load_runs(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> Run
         try:
             parts.append(_load_one(rundir))
         except AnalysisError as error:
-            broken[str(rundir.path)] = str(error)
+            broken[str(rundir.path)] = str(error).removeprefix(f"{rundir.path}: ")
     if not parts:
-        raise AnalysisError(next(iter(broken.values())))
+        path, why = next(iter(broken.items()))
+        raise AnalysisError(why if why.startswith(path) else f"{path}: {why}")
     return assemble(parts).leaving_out(broken)
 
 

@@ -136,7 +136,8 @@ class RecordingTrainer(PPOTrainerSync):
         norms = self.tap.grad_norms
         metrics.update(
             cumulative_tokens=self.cumulative_tokens,
-            step_seconds=timing_raw["step"],
+            # Without the checkpoint: how often one is saved must not move an axis of hours.
+            step_seconds=timing_raw["step"] - timing_raw.get("save_checkpoint", 0.0),
             grad_norm=sum(norms) / len(norms),
             grad_norm_clipped=sum(norm > actor.optim.clip_grad for norm in norms) / len(norms),
         )

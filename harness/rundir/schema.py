@@ -76,7 +76,7 @@ STANDARD_METRICS = {
     "ppo_kl": "mean over tokens of log pi_old - log pi_theta, at each response's update",
     "tokens": "tokens of all responses of this step",
     "cumulative_tokens": "the same, summed over all steps so far",
-    "step_seconds": "wall-clock seconds of the step",
+    "step_seconds": "wall-clock seconds of the step, without the time of saving a checkpoint",
 }
 
 # Names of schema 1, which stay readable: columns of responses, and metrics.

@@ -170,3 +170,14 @@ def test_only_broken_runs_end_in_one_line(folder: Path, capsys: pytest.CaptureFi
         shutil.rmtree(folder / "mine" / "luspo" / f"seed={seed}")
     assert main([str(folder)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_groups_that_vary_as_declared_must_agree_with_each_other_too(folder: Path) -> None:
+    """Two groups, each like the main one but for the rate: one of them also has another grader's code."""
+    for arm, rate, code in (("slow", 1e-6, "a"), ("fast", 1e-4, "b")):
+        settings = {**SETTINGS, RATE: rate, "code.grader": code}
+        write_run(folder, training_like(10, 0), experiment="mine", arm=arm, controlled=settings)
+    chosen = choose(load_runs(folder), Choice(varies=[RATE]))
+    assert len(set(chosen.runs["arm"]) & {"slow", "fast"}) == 1
+    (reason,) = chosen.left_out.values()
+    assert "code.grader (a | b)" in reason or "code.grader (b | a)" in reason
