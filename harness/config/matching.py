@@ -94,6 +94,7 @@ CONTENT = {
     "harness.fork_from": "hash.fork",
 }
 STEPS = "trainer.total_training_steps"
+STRATEGY = "actor_rollout_ref.actor.strategy"
 OPTIMIZER = "actor_rollout_ref.actor.optim"
 # Groups of the command line that are named elsewhere in a run's path, or cannot change what is learnt.
 NOT_IN_ARM = ("algo", "clip", "experiment", "seed", "sweep", "tracking")
@@ -128,7 +129,8 @@ def is_execution(key: str, flat: dict[str, Any]) -> bool:
         warm_up_is_a_share = (flat.get(f"{OPTIMIZER}.lr_warmup_steps") or -1) < 0 and (
             (flat.get(f"{OPTIMIZER}.lr_warmup_steps_ratio") or 0) > 0
         )
-        return flat.get(f"{OPTIMIZER}.lr_scheduler_type") == "constant" and not warm_up_is_a_share
+        schedule = "lr_decay_style" if flat.get(STRATEGY) == "megatron" else "lr_scheduler_type"
+        return flat.get(f"{OPTIMIZER}.{schedule}") == "constant" and not warm_up_is_a_share
     return _matches(key, EXECUTION)
 
 

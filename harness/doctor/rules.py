@@ -24,6 +24,11 @@ DATA_COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
 MISLEADING = {
     f"{ACTOR}.grad_clip": (1.0, "reads it nowhere", f"{ACTOR}.optim.clip_grad"),
     f"{ACTOR}.optim.grad_clip": (None, "lets it overrule clip_grad", f"{ACTOR}.optim.clip_grad"),
+    f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size": (
+        1,
+        "also has it beside the actor, and nothing here would know of it",
+        "harness.sequence_parallel_size",
+    ),
     f"{ACTOR}.optim.warmup_style": (None, "lets it overrule lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type"),
 }
 # Root mean square of a token's log-ratio on-policy under bf16: 2e-3 to 3e-3 measured over responses of 17 tokens.

@@ -7,6 +7,7 @@ watches over this run is gone, and everything of this session ends with it.
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -16,7 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from harness.paths import LONGEST_RAY_FOLDER
+from harness.paths import LONGEST_RAY_FOLDER, ROOT
 from harness.run.process import end_session
 from harness.rundir import ERROR_FILE, STAGE_FILE, RunDir
 from harness.tasks.registry import build_assets
@@ -26,6 +27,8 @@ from harness.tasks.registry import build_assets
 # No secret is among them: verl prints and logs its configuration. W&B finds its key through `wandb login` on the nodes.
 WEIGHTS_ONLY, TRANSPORT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "VERL_DATAPROTO_SERIALIZATION_METHOD"
 FORWARDED = (WEIGHTS_ONLY, TRANSPORT, "HARNESS_ASSETS", "PYTHONPATH", "WANDB_MODE", "WANDB_BASE_URL", "HF_HOME")
+FORWARDED_PREFIXES = ("HF_HUB_", "TRANSFORMERS_", "NCCL_", "GLOO_", "VLLM_")
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 
 LONGEST_REASON = 300  # characters; Ray's are essays
 
@@ -62,7 +65,7 @@ def configure(run: RunDir, attempt: Path, resume: Path | None) -> DictConfig:
         if len(tempfile.gettempdir()) > LONGEST_RAY_FOLDER:
             os.environ.setdefault("RAY_TMPDIR", "/tmp")
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # a Ray of our own admits nobody else
-    environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    environment = {name: value for name, value in os.environ.items() if forwarded(name)}
     environment["RAY_worker_niceness"] = "0"  # Ray's 15 makes a run crawl beside anything else on the machine
     environment["VERL_FILE_LOGGER_PATH"] = str(attempt / "metrics.jsonl")
     if config.trainer.device == "cpu":
@@ -70,7 +73,10 @@ def configure(run: RunDir, attempt: Path, resume: Path | None) -> DictConfig:
     if "wandb" in config.trainer.logger:
         environment.update(wandb_environment(run, config))
     os.environ.update(environment)
+    agent = config.actor_rollout_ref.rollout.agent
     with open_dict(config):
+        if agent.get("agent_loop_config_path"):  # workers of a standing cluster have another working directory
+            agent.agent_loop_config_path = str(ROOT / agent.agent_loop_config_path)
         config.harness.run_dir = str(run.path)
         config.harness.attempt_dir = str(attempt)
         config.trainer.default_local_dir = str(run.checkpoints)
@@ -84,6 +90,11 @@ def configure(run: RunDir, attempt: Path, resume: Path | None) -> DictConfig:
         runtime_env.env_vars = {**runtime_env.get("env_vars", {}), **environment}
         os.environ.update({name: str(value) for name, value in runtime_env.env_vars.items()})
     return config
+
+
+def forwarded(name: str) -> bool:
+    """Whether every Ray worker gets this variable of the environment."""
+    return name in FORWARDED or (name.startswith(FORWARDED_PREFIXES) and not SECRET.search(name))
 
 
 def wandb_environment(run: RunDir, config: DictConfig) -> dict[str, str]:

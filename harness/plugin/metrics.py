@@ -13,11 +13,12 @@ from harness.losses.spec import LossSpec
 from harness.rundir.rounding import clipped_by_rounding
 
 
-def frame(rows: list[dict[str, Any]], step: int, rows_per_update: int) -> pd.DataFrame:
+def frame(rows: list[dict[str, Any]], step: int, rows_per_update: int, responses: int | None = None) -> pd.DataFrame:
     """Rows as they arrived -> one row per response with its update, padding dropped.
 
     verl returns the rows update by update, then rank by rank, then micro-batch by micro-batch, so a row's place tells
-    its update. Raises ValueError if the number of rows is no whole number of updates.
+    its update. responses: of the step, over all epochs. Raises ValueError if the number of rows is no whole number of
+    updates, or if there are more responses than that.
     """
     if not rows or len(rows) % rows_per_update:
         raise ValueError(
@@ -27,6 +28,8 @@ def frame(rows: list[dict[str, Any]], step: int, rows_per_update: int) -> pd.Dat
     sequences.insert(0, "step", step)
     sequences.insert(3, "update", np.arange(len(rows)) // rows_per_update + 1)
     sequences = sequences[sequences["tokens"] > 0].reset_index(drop=True)
+    if responses is not None and len(sequences) > responses:  # fewer there may be: a correction can mask some out
+        raise ValueError(f"step {step}: {len(sequences)} responses are recorded, the settings give {responses}")
     floats = sequences.select_dtypes("float64").columns  # they were float32 in the loss
     return sequences.astype(dict.fromkeys(floats, "float32"))
 

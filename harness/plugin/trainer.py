@@ -129,7 +129,8 @@ class RecordingTrainer(PPOTrainerSync):
             return
         actor = self.config.actor_rollout_ref.actor
         rows_per_update = actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n
-        sequences = own.frame(self.tap.rows, global_steps, rows_per_update)
+        responses = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n * actor.ppo_epochs
+        sequences = own.frame(self.tap.rows, global_steps, rows_per_update, responses)
         spec = spec_of(actor.policy_loss.loss_mode)
         metrics.update(own.step_metrics(sequences, spec, clip_range(actor)))
         self.cumulative_tokens += metrics["tokens"]

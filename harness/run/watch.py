@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from harness.run.engine_log import EngineLog
 from harness.rundir import STAGE_FILE, RunDir, is_trained
 
 SHOWN = ("response_length", "clip_frac_token", "reward", "accuracy")  # of the last step, in status.json
@@ -44,6 +45,8 @@ class Watch:
         self.looked = clock()
         self.arrivals = [self.looked]  # of this attempt's steps; the first is its start
         self.raised: set[str] = set()
+        self.engine = EngineLog(attempt / "log.txt")
+        self.stage = ("", self.looked)  # of the start-up, and when it began
 
     def look(self) -> str | None:
         """Read what is new; returns why the run must be ended now, or None."""
@@ -58,6 +61,8 @@ class Watch:
                     self.run.add_event(kind, step=step, attempt=int(self.attempt.name), message=message)
                     if kind in self.limits["stop_on"]:
                         return f"alert {kind}: {message}"
+        if broken := self.engine.look():
+            return f"the rollout engine broke down: {broken}"
         return self._stalled()
 
     def status(self) -> dict[str, Any]:
@@ -102,8 +107,13 @@ class Watch:
     def _stalled(self) -> str | None:
         waited = self.clock() - self.arrivals[-1]
         if len(self.arrivals) < 3:
+            # Loading a large model and validating it may each take long: the limit is for each stage.
+            if (stage := self._stage()) != self.stage[0]:
+                self.stage = (stage, self.clock())
+            waited = min(waited, self.clock() - self.stage[1])
             if waited > self.limits["start_seconds"]:
-                return f"no step for {waited:.0f} s after the start (harness.watch.start_seconds)"
+                during = f" at {stage}" if stage else ""
+                return f"no step for {waited:.0f} s after the start{during} (harness.watch.start_seconds)"
             return None
         usual = median(self._gaps())
         if waited > max(self.limits["stall_seconds"], self.limits["stall_factor"] * usual):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.config import matching
+from harness.config import compose, flatten, matching
 
 CONF = Path(__file__).resolve().parents[4] / "conf"
 ALGOS, CLIPS, EXPERIMENTS = (
@@ -213,6 +213,14 @@ def test_planned_steps_name_an_arm_where_the_schedule_depends_on_them(flat: Flat
     overrides = ["algo=luspo", "trainer.total_training_steps=7", f"{SCHEDULER}=cosine"]
     name = matching.arm_name({**flat("algo=luspo"), SCHEDULER: "cosine"}, overrides)
     assert name == "luspo,lr_scheduler_type=cosine,trainer.total_training_steps=7"
+
+
+def test_megatrons_schedule_has_another_name(flat: Flat) -> None:
+    """Planned steps are execution where the rate is constant, whatever the engine calls its schedule."""
+    moe = flatten(compose(["experiment=text_moe", "algo=luspo"]))
+    assert matching.is_execution(matching.STEPS, moe)
+    assert not matching.is_execution(matching.STEPS, {**moe, "actor_rollout_ref.actor.optim.lr_decay_style": "cosine"})
+    assert not matching.is_execution(matching.STEPS, {**flat("algo=luspo"), SCHEDULER: "cosine"})
 
 
 def test_the_order_of_overrides_does_not_matter(flat: Flat) -> None:

@@ -76,6 +76,10 @@ def test_two_checkpoints_or_more_may_be_kept(good: dict[str, Any], keep: int | N
             {f"{ACTOR}.ulysses_sequence_parallel_size": 2, "trainer.n_gpus_per_node": 2},
             (f"{ACTOR}.ulysses_sequence_parallel_size=2", "flash_attention_2, got sdpa", "its own part alone"),
         ),
+        (
+            {f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size": 2},
+            (f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size=2", "set harness.sequence_parallel_size"),
+        ),
         ({"harness.mean_length": "???"}, ("harness.mean_length has no value", "harness.mean_length=...")),
         (
             {f"{ACTOR}.ppo_mini_batch_size": 6},

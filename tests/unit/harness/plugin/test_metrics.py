@@ -282,3 +282,13 @@ def test_validation_columns_are_means_over_sources() -> None:
 
 def test_no_validation_gives_no_columns() -> None:
     assert validation_metrics({"actor/entropy": 1.0}) == {}
+
+
+def test_more_responses_than_the_settings_give_are_refused() -> None:
+    """Rows that came home twice are a whole number of updates too."""
+    rows = [{"prompt_id": i, "sample": 0, "tokens": 3, "log_ratio": 0.0} for i in range(8)]
+    assert len(frame(rows, 1, rows_per_update=4, responses=8)) == 8
+    with pytest.raises(ValueError, match="step 1: 16 responses are recorded, the settings give 8"):
+        frame(rows * 2, 1, rows_per_update=4, responses=8)
+    masked = [{**row, "tokens": 0} if i == 0 else row for i, row in enumerate(rows)]
+    assert len(frame(masked, 1, rows_per_update=4, responses=8)) == 7

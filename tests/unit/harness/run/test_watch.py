@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fake_runs import write_attempt
 
+from harness.run.failures import classify
 from harness.run.watch import Watch
 from harness.rundir import STAGE_FILE, RunDir
 
@@ -238,3 +239,45 @@ def test_a_resumed_attempt_knows_what_came_before(tmp_path: Path) -> None:
     attempt.pass_steps(4.0)
     assert attempt.alerts() == [("short", 10)]
     assert attempt.run.events()[0]["attempt"] == 2
+
+
+VLLM_SAID = """(vLLMHttpServer pid=7) INFO ready
+(Worker pid=9) ERROR 11-26 WorkerProc hit an exception.
+(Worker pid=9) ERROR Traceback (most recent call last):
+(Worker pid=9) ERROR   File "layers.py", line 7, in load
+(Worker pid=9) ERROR AssertionError: weights are packed
+"""
+
+
+def test_a_broken_rollout_engine_ends_the_attempt_in_its_own_words(attempt: Attempt) -> None:
+    """vLLM's worker fails in a weight sync; the trainer would wait for it without a limit."""
+    log = attempt.folder / "log.txt"
+    log.write_text("".join(VLLM_SAID.splitlines(keepends=True)[:1]))
+    assert attempt.watch.look() is None
+    log.write_text("".join(VLLM_SAID.splitlines(keepends=True)[:3]))
+    assert attempt.watch.look() is None  # the reason comes after its traceback
+    log.write_text(VLLM_SAID)
+    said = attempt.watch.look()
+    assert said == "the rollout engine broke down: AssertionError: weights are packed"
+    assert classify(said) == "lost"
+    assert classify("the rollout engine broke down: torch.OutOfMemoryError: CUDA out of memory") == "memory"
+
+
+def test_an_engine_that_says_no_reason_is_quoted(attempt: Attempt) -> None:
+    log = attempt.folder / "log.txt"
+    log.write_text("(EngineCore pid=3) ERROR EngineCore encountered a fatal error.\nan unfinished line")
+    assert attempt.watch.look() is None
+    assert attempt.watch.look() == (
+        "the rollout engine broke down: (EngineCore pid=3) ERROR EngineCore encountered a fatal error."
+    )
+
+
+def test_the_start_has_its_limit_for_each_stage(attempt: Attempt) -> None:
+    stage = attempt.folder / STAGE_FILE
+    for name in ("loading the model", "validating"):
+        stage.write_text(name)
+        assert attempt.watch.look() is None
+        attempt.now += 90
+        assert attempt.watch.look() is None
+    attempt.now += 20
+    assert attempt.watch.look() == "no step for 110 s after the start at validating (harness.watch.start_seconds)"
