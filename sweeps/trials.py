@@ -17,9 +17,10 @@ SEED = "seed"
 
 @dataclass(frozen=True)
 class Trial:
-    """ranks: of one node; gpus: of all nodes together, 0 on CPU; hours: GPU-hours at the experiment's mean length, None
-    without GPUs; minutes: of a run on the CPU where its experiment has been measured, else None; disk: bytes of the
-    checkpoints that are kept; memory_gb: of a host at its peak; priority: higher ones start first.
+    """ranks: of one node; gpus: of all nodes together, 0 on CPU; hours: GPU-hours at the experiment's mean length, at
+    most, and hours_least: at least, None without GPUs; minutes: of a run on the CPU where its experiment has been
+    measured, else None; disk: bytes of the checkpoints that are kept; memory_gb: of a host at its peak; priority:
+    higher ones start first.
     """
 
     overrides: tuple[str, ...]
@@ -29,6 +30,7 @@ class Trial:
     ranks: int = 1
     gpus: int = 0
     hours: float | None = None
+    hours_least: float | None = None
     minutes: float | None = None
     disk: float = 0.0
     memory_gb: float = 0.0
@@ -80,22 +82,24 @@ def trial_of(overrides: Sequence[str]) -> Trial:
     nodes, ranks = flat["trainer.nnodes"], flat["trainer.n_gpus_per_node"]
     gpus = nodes * ranks if flat["trainer.device"] != "cpu" else 0
     steps = flat[matching.STEPS]
-    hours, disk = _needs(flat, steps)
+    (least, hours), disk = _needs(flat, steps)
     minutes = None if gpus else cost.cpu_minutes(flat)
     path = matching.run_path(flat, effective(overrides, lambda word: matching.may_make_an_arm(word, flat)))
-    return Trial(tuple(overrides), path, steps, nodes, ranks, gpus, hours, minutes, disk, flat["harness.memory_gb"])
+    memory = flat["harness.memory_gb"]
+    return Trial(tuple(overrides), path, steps, nodes, ranks, gpus, hours, least, minutes, disk, memory)
 
 
-def _needs(flat: dict[str, Any], steps: int) -> tuple[float | None, float]:
-    """(GPU-hours or None, bytes of checkpoints), by ``harness.estimate``; 0 bytes for a model of unknown shape."""
+def _needs(flat: dict[str, Any], steps: int) -> tuple[tuple[float | None, float | None], float]:
+    """(GPU-hours from least to most or None, bytes of checkpoints), by ``harness.estimate``; 0 bytes where the model's
+    shape is unknown."""
     try:
         with nothing_built():
             shape = shape_of(flat)
     except ConfigError:
-        return None, 0.0
+        return (None, None), 0.0
     kept = (flat["trainer.max_actor_ckpt_to_keep"] or steps) if flat["trainer.save_freq"] > 0 else 0
     disk = cost.training(flat, shape).checkpoint * kept
     if "harness.mean_length" not in flat:
-        return None, disk
+        return (None, None), disk
     one = cost.step(flat, shape, flat["harness.mean_length"]).gpu_hours
-    return (None if one is None else one * steps), disk
+    return (one[0] * steps, one[1] * steps) if one else (None, None), disk

@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from harness.estimate.cost import between
 from harness.run.progress import duration
 from sweeps import lock
 from sweeps.definition import Sweep
@@ -116,20 +117,25 @@ def plan_table(sweep: Sweep, trials: Sequence[Trial]) -> Group:
     for trial in sorted(trials, key=lambda c: (-c.priority, -c.gpus, -(c.hours or 0.0))):
         table.add_row(
             trial.name, str(trial.planned), str(trial.nodes), str(trial.gpus or "-"),
-            _number(trial.hours if on_gpus else trial.minutes, "{:.3g}"), _number(trial.disk / GB, "{:.3g}"),
+            _hours([trial]) if on_gpus else _number(trial.minutes, "{:.3g}"), _number(trial.disk / GB, "{:.3g}"),
             row(trial).state,
         )  # fmt: skip
-    hours = [trial.hours for trial in trials if trial.hours is not None]
     disk = sum(trial.disk for trial in trials)
     root = next(folder for folder in trials[0].path.parents if folder.exists())
     free = shutil.disk_usage(root).free
     minutes = [trial.minutes for trial in trials if trial.minutes is not None]
-    spent = f"{sum(hours):.4g} GPU-hours" if hours else "no GPUs"
+    spent = f"{_hours(trials)} GPU-hours" if on_gpus else "no GPUs"
     if minutes:
         spent += f", about {duration(60 * sum(minutes))} one after the other on two cores"
     total = f"{len(trials)} runs, {spent}, {disk / GB:.3g} GB of checkpoints; {free / GB:.3g} GB free at {root}"
     lines = [Text(sweep.about or sweep.name), table, Text(total, style="bold red" if disk > free else "bold")]
     return Group(*lines)
+
+
+def _hours(trials: Sequence[Trial]) -> str:
+    """GPU-hours of the trials together, from least to most."""
+    known = [(trial.hours_least or trial.hours, trial.hours) for trial in trials if trial.hours is not None]
+    return between(*(sum(of) for of in zip(*known, strict=True))) if known else "-"
 
 
 def _number(value: Any, form: str, factor: float = 1) -> str:

@@ -61,7 +61,7 @@ def files_of(name: str) -> Sources:
     A YAML file (agent loops) stands for its content and the classes that its ``_target_`` name. Nothing is imported.
     """
     name = name.removeprefix("pkg://").removeprefix("file://")
-    path = Path(name).expanduser()
+    path = ROOT / Path(name).expanduser()  # a relative one is seen from the checkout
     if path.suffix in (".yaml", ".yml") and path.exists():
         content = yaml.safe_load(path.read_text())
         return {path.name: digest(content)} | {

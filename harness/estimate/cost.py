@@ -15,8 +15,9 @@ Arithmetic on the resolved configuration and the numbers of the model's config.j
   appendix B, halved for the causal mask); recomputation repeats the forward pass;
 - KV cache: keys and values, 2 x layers x KV heads x head size numbers a token (Pope et al. 2022, arXiv 2211.05102).
 
-Left out: the allocator's waste, buffers of communication, the vision tower's arithmetic, validation, and waiting for
-the longest response.
+- seconds on GPUs: ``harness.estimate.seconds``, calibrated on published steps, as a range.
+
+Left out: the allocator's waste, buffers of communication, the vision tower's arithmetic, and validation.
 """
 
 from collections.abc import Mapping
@@ -28,11 +29,16 @@ from rich.table import Table
 
 from harness.config import ConfigError, compose, flatten, say_error
 from harness.estimate.architecture import Shape, shape_of
+from harness.estimate.seconds import ERROR, LONGEST, Gpu, Work, step_seconds
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
 MODEL = "actor_rollout_ref.model"
 GB = 1e9
+CALIBRATED = (
+    "11 published steps of NeMo RL on H100 (8 to 235 B parameters), each given within 0.8 to 1.2 of what was measured; "
+    "a range: the longest response is a few times the mean, or at the limit"
+)
 
 
 @dataclass(frozen=True)
@@ -146,17 +152,19 @@ def sampling(flat: Mapping[str, Any], shape: Shape) -> Sampling:
 
 @dataclass(frozen=True)
 class Step:
-    """One training step at a mean response length: tokens, operations by phase, and GPU-hours (None without a GPU)."""
+    """One training step at a mean response length: tokens, operations by phase, and GPU-hours from least to most (None
+    without a GPU)."""
 
     tokens: float
     flops: dict[str, float]
-    gpu_hours: float | None
+    gpu_hours: tuple[float, float] | None
 
 
 def step(flat: Mapping[str, Any], shape: Shape, response: float) -> Step:
     """Tokens (prompts included) and arithmetic of a step whose responses are ``response`` tokens on average.
 
-    Hours are operations over the GPU's peak times ``harness.gpu.utilisation``, an assumption of the configuration.
+    Hours are a range, by ``harness.estimate.seconds``: from a longest response of a few times the mean, to one at the
+    limit, either way as far off as the published steps are.
     """
     prompt = flat.get("harness.mean_prompt") or flat["data.max_prompt_length"]
     tokens = flat["data.train_batch_size"] * flat[f"{ROLLOUT}.n"] * (prompt + response)
@@ -168,9 +176,34 @@ def step(flat: Mapping[str, Any], shape: Shape, response: float) -> Step:
     flops = {"generate": forward, "log_prob": forward, "update": epochs * forward * (4 if recomputed else 3)}
     if "harness.gpu.peak_tflops" not in flat:
         return Step(tokens, flops, None)
-    peak = flat["harness.gpu.peak_tflops"] * 1e12
-    seconds = sum(part / (peak * flat[f"harness.gpu.utilisation.{phase}"]) for phase, part in flops.items())
-    return Step(tokens, flops, seconds / 3600)
+    limit, ranks = flat["data.max_response_length"], flat["trainer.nnodes"] * flat["trainer.n_gpus_per_node"]
+    passes = (flops["log_prob"] + flops["update"]) / forward
+    hours = []
+    for longest, error in ((min(limit, LONGEST * response), ERROR[1]), (limit, ERROR[0])):
+        work = Work(
+            gpus=ranks,
+            engine_gpus=flat[f"{ROLLOUT}.tensor_model_parallel_size"],
+            responses=flat["data.train_batch_size"] * flat[f"{ROLLOUT}.n"],
+            mean=prompt + response,
+            longest=longest,
+            passes=passes,
+            room=sampling(flat, shape).room,
+        )
+        hours.append(ranks * step_seconds(shape, work, gpu_of(flat)) / error / 3600)
+    return Step(tokens, flops, (hours[0], hours[1]))
+
+
+def gpu_of(flat: Mapping[str, Any]) -> Gpu:
+    """The GPU of the configuration, ``harness.gpu``."""
+    had = "harness.gpu.had"
+    return Gpu(
+        flops=flat["harness.gpu.peak_tflops"] * 1e12,
+        bandwidth=flat["harness.gpu.bandwidth_gb"] * GB,
+        dense=flat[f"{had}.dense"],
+        experts=flat[f"{had}.experts"],
+        read=flat[f"{had}.bandwidth"],
+        layer_seconds=flat[f"{had}.layer_seconds"],
+    )
 
 
 def cpu_minutes(flat: Mapping[str, Any]) -> float | None:
@@ -215,11 +248,21 @@ def rows(flat: Mapping[str, Any]) -> list[tuple[str, str]]:
         what = f"a step at {name}, {length} tokens"
         table.append((what, f"{one.tokens:.3g} tokens, {sum(one.flops.values()):.2g} floating-point operations"))
         if one.gpu_hours is not None:
-            minutes = one.gpu_hours * 60 / ranks
-            table.append((f"  {steps} of them", f"{minutes:.2g} minutes each, {steps * one.gpu_hours:.3g} GPU-hours"))
+            minutes, whole = (between(*(factor * at for at in one.gpu_hours)) for factor in (60 / ranks, steps))
+            table.append((f"  {steps} of them", f"{minutes} minutes each, {whole} GPU-hours"))
+    if "harness.gpu.peak_tflops" in flat:
+        table.append(("calibrated on", CALIBRATED))
     if flat["trainer.device"] == "cpu" and (whole := cpu_minutes(flat)):
         table.append(("a whole run on two cores", f"about {whole:.2g} minutes, as measured for this experiment"))
     return table
+
+
+def between(low: float, high: float) -> str:
+    """``3.2 to 5``, two digits that count."""
+    if low == high:
+        return f"{low:.3g}"
+    least, most = (f"{float(f'{value:.2g}'):g}" for value in (low, high))
+    return f"{least} to {most}"
 
 
 def _gb(number: float) -> str:

@@ -22,6 +22,7 @@ def asset_builders() -> dict[str, Callable[[int], Path]]:
     return {
         "tiny": partial(tiny, "tiny"),
         "tiny_neutral": partial(tiny, "tiny_neutral"),
+        "tiny_vllm": partial(tiny, "tiny_vllm"),
         "smollm2": lambda seed: smollm2.asset(),
         "chain_sum": partial(arithmetic.asset, "chain_sum"),
         "tiny_benchmarks": benchmarks.tiny_asset,

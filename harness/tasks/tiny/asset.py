@@ -1,4 +1,4 @@
-"""The folder of ``tiny`` or ``tiny_neutral``: unpacked where its base model comes with the project, else built."""
+"""The folder of a variant of ``tiny``: unpacked where its base model comes with the project, else built."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +12,7 @@ TRAINED = Path(__file__).with_name("trained")
 
 
 def asset(variant: str, seed: int = 0) -> Path:
-    """The folder of ``variant`` ("tiny" or "tiny_neutral") with the base model of ``seed``.
+    """The folder of ``variant`` (of ``task.PHASES``) with the base model of ``seed``.
 
     ``model/``, ``train.parquet`` and ``heldout.parquet``, as ``base_model.build`` writes them. Seed 0 comes with the
     project; another one is trained on the first call (about half a minute of one core). ValueError for another variant.

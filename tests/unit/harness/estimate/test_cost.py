@@ -12,7 +12,9 @@ from omegaconf import OmegaConf
 
 from harness.config import ConfigError
 from harness.estimate.architecture import Shape, shape_of
-from harness.estimate.cost import main, rows, sampling, step, tokens_per_gpu, training
+from harness.estimate.cost import gpu_of, main, rows, sampling, step, tokens_per_gpu, training
+from harness.estimate.published import Measured, measured
+from harness.estimate.seconds import ERROR, Work, step_seconds
 from harness.paper_settings import PRESETS
 from harness.paths import CONF
 
@@ -118,9 +120,11 @@ FSDP = {
 GPU = {
     "harness.gpu.memory_gb": 80,
     "harness.gpu.peak_tflops": 1.0,
-    "harness.gpu.utilisation.update": 0.5,
-    "harness.gpu.utilisation.log_prob": 0.25,
-    "harness.gpu.utilisation.generate": 0.1,
+    "harness.gpu.bandwidth_gb": 1e-3,
+    "harness.gpu.had.dense": 0.5,
+    "harness.gpu.had.experts": 0.1,
+    "harness.gpu.had.bandwidth": 0.25,
+    "harness.gpu.had.layer_seconds": 0.01,
 }
 
 
@@ -257,14 +261,27 @@ def test_a_steps_arithmetic_is_6nd_and_the_recomputed_forward_pass() -> None:
     assert again.flops["update"] == pytest.approx(one.flops["update"] * 4 / 3)
 
 
-def test_gpu_hours_from_the_stated_utilisation() -> None:
+def test_gpu_hours_by_hand() -> None:
+    """6 responses of 10 + 30 tokens on one GPU of 1 TFLOP/s and 1 MB/s, of which half and a quarter are had."""
     shape = Shape.of(TOY)
-    one = step({**FSDP, **GPU}, shape, 30)
-    forward = one.flops["generate"]
-    assert one.gpu_hours is not None
-    assert one.gpu_hours * 3600 * 1e12 == pytest.approx(forward / 0.1 + forward / 0.25 + 4 * forward / 0.5)
-    more = step({**FSDP, **GPU, "trainer.n_gpus_per_node": 4}, shape, 30)
-    assert more.gpu_hours == one.gpu_hours, "GPU-hours, not hours"
+    flat = {**FSDP, **GPU, f"{ROLLOUT}.tensor_model_parallel_size": 1, f"{ROLLOUT}.gpu_memory_utilization": 0.5}
+    one = step(flat, shape, 30)
+    training_part = 5 * one.flops["log_prob"] / 0.5e12  # log-probabilities, update, recomputation
+    weights, cache = 30 * 2 * TOY_PARAMETERS, 6 * 40**2 / 2 * shape.kv_bytes()
+    sampled = (weights + cache) / 0.25e6 + 30 * 2 * 0.01
+    assert one.gpu_hours == pytest.approx([(sampled + training_part) / off / 3600 for off in (1.2, 0.8)])
+    short = step(flat, shape, 5)  # the longest response is not at the limit, or is: 20 or 30 steps of decoding
+    assert short.gpu_hours
+    assert short.gpu_hours[1] / short.gpu_hours[0] > 1.5 * 20 / 30
+
+
+@pytest.mark.parametrize("row", measured(), ids=lambda row: f"{row.source} {row.model} {row.gpus}")
+def test_published_steps_are_given_within_the_stated_error(flat: Callable[..., Flat], row: Measured) -> None:
+    """With the constants of the GPU presets; recipes recompute activations, so five passes."""
+    work = Work(row.gpus, row.engine_gpus, row.responses, row.mean_length, row.longest, passes=5)
+    off = step_seconds(row.shape, work, gpu_of(flat("experiment=text_moe"))) / row.seconds
+    assert ERROR[0] * 0.99 <= off <= ERROR[1]
+    assert 1 / 1.5 < off < 1.5
 
 
 def test_the_measured_checkpoint_of_smollm2(flat: Callable[..., Flat]) -> None:
