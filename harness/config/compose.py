@@ -129,7 +129,7 @@ def _no_such_key(words: Sequence[str], error: Exception) -> ConfigError:
     return ConfigError(f"{word}: no such setting{hint}; a setting that verl's files do not list is given as +{key}=...")
 
 
-def flatten(config: Any) -> dict[str, Any]:
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """A resolved configuration as ``{"a.b.c": value}``; lists stay values, an empty mapping is a value.
 
     Raises ``ConfigError`` where a value refers to a key that there is not.
@@ -139,7 +139,7 @@ def flatten(config: Any) -> dict[str, Any]:
             config = OmegaConf.to_container(config, resolve=True)
         except OmegaConfBaseException as error:
             raise ConfigError(one_line(str(error).splitlines()[0] + _where(error))) from None
-    return flattened(config)
+    return flattened(config, prefix)
 
 
 def _where(error: OmegaConfBaseException) -> str:

@@ -1,5 +1,6 @@
 """Everything about a run that can be found wrong before it starts, each as one line with its remedy."""
 
+import json
 import math
 import os
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from harness.config import ConfigError, schema
 from harness.config.secrets import refuse_secrets
 from harness.losses.registry import spec_of
 from harness.paths import LONGEST_RAY_FOLDER
+from harness.run.arithmetic import comparable, token_noise
 from harness.run.checkpoints import intact
-from harness.rundir.rounding import clipped_by_rounding, length_needed
+from harness.rundir.rounding import BF16_TOKEN_NOISE, clipped_by_rounding, length_needed
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
@@ -31,14 +33,13 @@ MISLEADING = {
     ),
     f"{ACTOR}.optim.warmup_style": (None, "lets it overrule lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type"),
 }
-# Root mean square of a token's log-ratio on-policy under bf16: 2e-3 to 3e-3 measured over responses of 17 tokens.
-BF16_TOKEN_NOISE = 1e-2
 OURS = ("harness.", "data.", "trainer.", "reward.reward_kwargs.")  # verl leaves values open that it never reads
 # What the transformers rollout does not do: key -> the only value, and why.
 TRANSFORMERS = (
     ("tensor_model_parallel_size", 1, "has no parallelism within a replica"),
     ("max_model_len", None, "does not read it; data.max_response_length is the limit"),
 )
+CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 SEQUENCE_RANGE_LIMIT = 0.05  # the usual ranges of a sequence's mean ratio are a hundred times smaller than a token's
 
 
@@ -62,6 +63,7 @@ def files(flat: dict[str, Any]) -> None:
     flat: with assets built.
     """
     _model_folder(flat)
+    _heads(flat)
     _fork_point(flat)
     for key in ("data.train_files", "data.val_files"):
         _data_file(flat, key)
@@ -107,6 +109,17 @@ def _sequence_parallel(flat: dict[str, Any]) -> None:
         raise ConfigError(
             f"{ACTOR}.ulysses_sequence_parallel_size={ranks} needs {ATTENTION}={FLASH}, got {attention}: verl shares a "
             "response between GPUs in flash attention only, and with another each would attend to its own part alone"
+        )
+
+
+def _rollout_correction(flat: dict[str, Any]) -> None:
+    """verl's rollout log-probabilities are of what top_p and top_k leave, the trainer's of the whole distribution."""
+    used = [key for key in ("rollout_is", "rollout_rs") if flat.get(f"algorithm.rollout_correction.{key}")]
+    if used and not comparable(flat):
+        raise ConfigError(
+            f"algorithm.rollout_correction.{used[0]} with {ROLLOUT}.top_p={flat[f'{ROLLOUT}.top_p']:g}, "
+            f"top_k={flat[f'{ROLLOUT}.top_k']}: the rollout's probabilities are of the cut distribution, so every "
+            f"weight would be wrong by the same factor; set {ROLLOUT}.top_p=1 and top_k=-1, or no correction"
         )
 
 
@@ -191,6 +204,20 @@ def _fork_point(flat: dict[str, Any]) -> None:
         )
 
 
+def _heads(flat: dict[str, Any]) -> None:
+    """vLLM's attention on a CPU knows some sizes of heads; of others it says so after minutes, in a worker's log."""
+    config = Path(str(flat["actor_rollout_ref.model.path"])).expanduser() / "config.json"
+    if flat["trainer.device"] != "cpu" or flat[f"{ROLLOUT}.name"] != "vllm" or not config.is_file():
+        return
+    model = json.loads(config.read_text())
+    size = model.get("head_dim") or model["hidden_size"] // model["num_attention_heads"]
+    if size not in CPU_HEADS:
+        raise ConfigError(
+            f"{ROLLOUT}.name=vllm on a CPU needs heads of {', '.join(map(str, CPU_HEADS))} numbers, those of {config} "
+            f"have {size}; use policy=tiny_vllm or another model"
+        )
+
+
 def _data_file(flat: dict[str, Any], key: str) -> None:
     files = flat[key] if isinstance(flat[key], list) else [flat[key]]
     rows, indices = 0, []
@@ -237,9 +264,8 @@ def _rounding(flat: dict[str, Any], high: float) -> Iterator[str]:
     low, length = flat[f"{ACTOR}.clip_ratio_low"], flat.get("harness.mean_length")
     low = flat[f"{ACTOR}.clip_ratio"] if low is None else low
     updates = flat["data.train_batch_size"] // flat[f"{ACTOR}.ppo_mini_batch_size"] * flat[f"{ACTOR}.ppo_epochs"]
-    exact = flat.get(f"{ACTOR}.fsdp_config.mixed_precision.param_dtype") == "fp32"  # verl's default is bf16
-    exact = exact and flat[f"{ACTOR}.strategy"] != "megatron"
-    if exact or updates < 2 or not length or flat["harness.importance_sampling_level"] != "sequence":
+    by_sequence = flat["harness.importance_sampling_level"] == "sequence"
+    if token_noise(flat) < BF16_TOKEN_NOISE or updates < 2 or not length or not by_sequence:
         return
     noise, needed = BF16_TOKEN_NOISE / math.sqrt(length), length_needed(BF16_TOKEN_NOISE, 1, low, high)
     if length < needed:
@@ -267,6 +293,7 @@ SETTINGS = (
     _misleading_keys,
     _unsupported,
     _sequence_parallel,
+    _rollout_correction,
     _equal_pairs,
     _batch_sizes,
     _loss,

@@ -23,6 +23,7 @@ CAUSES = {
     "checkpoint": Cause(True, "a checkpoint could not be read; the next attempt takes an older one"),
     "disk": Cause(False, "no room on the disk"),
     "settings": Cause(False, "refused before training: the settings cannot work here"),
+    "engine": Cause(False, "the engine's log-probabilities cannot be right; see its message"),
     "alert": Cause(False, "ended by an alert of `harness.watch.stop_on`"),
     "interrupted": Cause(False, "stopped by a user"),
     "error": Cause(False, "an exception that would come again"),
@@ -31,6 +32,7 @@ CAUSES = {
 # Looked for in this order: a full disk makes workers die, a dead node makes calls time out.
 PATTERNS = (
     ("alert", r"^alert "),
+    ("engine", r"^the engine cannot be right"),
     ("preempted", r"StopRequested"),
     # torch's zip writer says of a full disk only that its position is not where it should be.
     ("disk", r"NoRoom|no space left on device|errno 28|OutOfDiskError|disk quota exceeded|unexpected pos \d+ vs \d+"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from harness.run.arithmetic import engine_fault
 from harness.run.engine_log import EngineLog
 from harness.rundir import STAGE_FILE, RunDir, is_trained
 
@@ -53,6 +54,8 @@ class Watch:
         rows, before, self.looked = list(self._new_rows()), self.looked, self.clock()
         for number, (step, row) in enumerate(rows, 1):
             self.rows[step] = row
+            if step == 1 and (fault := self._engine_fault(row)):
+                return fault
             # Several steps may fit between two looks: evenly, as far as anybody knows.
             self.arrivals.append(before + (self.looked - before) * number / len(rows))
             for kind, message in alerts(self.rows, self.limits):
@@ -77,6 +80,13 @@ class Watch:
         left = mean(gaps) * (self.planned - step) if gaps else None
         last = {key: row[key] for key in SHOWN if key in row}
         return {"last_step": step, "last": last, "seconds_left": left, "stage": self._stage()}
+
+    def _engine_fault(self, row: Row) -> str | None:
+        """By the first step, before anything was learnt; noise is what ``train`` knows of the arithmetic in use."""
+        noise = self.limits.get("token_noise")
+        if noise is None or not self.limits.get("check_engine"):
+            return None
+        return engine_fault(row, noise, bool(self.limits.get("comparable")))
 
     def _stage(self) -> str:
         """Nothing once the attempt has trained a step."""

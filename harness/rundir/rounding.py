@@ -6,6 +6,9 @@ over tokens, so it is taken for normal, and it falls like 1/sqrt(length).
 
 import math
 
+# Root mean square of a token's log-ratio on-policy. bf16: 2e-3 to 3e-3 measured over responses of 17 tokens; fp32: 1e-5
+# a token measured where two kernels compute it, and room for other sizes.
+BF16_TOKEN_NOISE, FP32_TOKEN_NOISE = 1e-2, 1e-4
 MOSTLY = 0.5  # of the clipped responses: from here on a clip fraction says little of the policy
 NARROW = 3.0  # a range of three standard deviations of rounding: of both sides together 0.1 % of the responses leave it
 

@@ -9,7 +9,9 @@ SCHEMA_VERSION = 2  # of manifest.json; 1: the names on the left of RENAMED
 CODE = "code."  # begins the keys of a manifest that are hashes of source code
 STATES = ("planned", "running", "done", "failed", "incomplete")
 # Causes of a failure (``harness.run.failures.CAUSES``) that say nothing of the loss; "alert" and "error" may.
-MACHINE_CAUSES = frozenset({"memory", "lost", "timeout", "preempted", "checkpoint", "disk", "settings", "interrupted"})
+MACHINE_CAUSES = frozenset(
+    ("memory", "lost", "timeout", "preempted", "checkpoint", "disk", "settings", "engine", "interrupted")
+)
 HEARTBEAT_SECONDS = 10
 STALE_SECONDS = 12 * HEARTBEAT_SECONDS
 

@@ -18,7 +18,7 @@ def test_every_rule_of_the_checks_is_asked() -> None:
     """Those of ``rules.SETTINGS`` by `settings`, those of files by `weights` and `data`, the others are warnings."""
     asked = (*rules.files.__code__.co_names, *rules.warnings.__code__.co_names)
     called = {name for name in asked if name.startswith("_")}
-    assert called == {"_model_folder", "_fork_point", "_data_file", "_rounding"}
+    assert called == {"_model_folder", "_heads", "_fork_point", "_data_file", "_rounding"}
     assert {name for name in vars(rules) if name.startswith("_") and callable(getattr(rules, name))} == (
         called | {rule.__name__ for rule in rules.SETTINGS if rule.__name__.startswith("_")} | {"_nearest"}
     )

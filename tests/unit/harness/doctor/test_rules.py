@@ -1,5 +1,6 @@
 """What is found wrong before a run starts: every refusal and warning, on small files, by the words that help."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,10 @@ def test_two_checkpoints_or_more_may_be_kept(good: dict[str, Any], keep: int | N
         (
             {f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size": 2},
             (f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size=2", "set harness.sequence_parallel_size"),
+        ),
+        (
+            {"algorithm.rollout_correction.rollout_is": "token", f"{ROLLOUT}.top_p": 0.7},
+            ("algorithm.rollout_correction.rollout_is", "top_p=0.7", f"set {ROLLOUT}.top_p=1"),
         ),
         ({"harness.mean_length": "???"}, ("harness.mean_length has no value", "harness.mean_length=...")),
         (
@@ -169,6 +174,19 @@ def test_a_model_that_is_not_there_names_the_way_to_get_it(good: dict[str, Any])
     message = refusal({**good, MODEL: "org/model"})
     assert "actor_rollout_ref.model.path=org/model: no such folder" in message
     assert "hf download org/model" in message
+
+
+@pytest.mark.parametrize(("shape", "fits"), [((64, 4), False), ((64, 2), True), ((576, 9), True)])
+def test_heads_that_vllm_on_a_cpu_does_not_know(good: dict[str, Any], shape: tuple[int, int], fits: bool) -> None:
+    config = Path(good[MODEL]) / "config.json"
+    hidden, heads = shape
+    config.write_text(json.dumps({"hidden_size": hidden, "num_attention_heads": heads}))
+    flat = {**good, f"{ROLLOUT}.name": "vllm"}
+    if fits:
+        rules._heads(flat)
+        return
+    with pytest.raises(ConfigError, match=r"vllm on a CPU needs heads of 32, .* have 16; use policy=tiny_vllm"):
+        rules._heads(flat)
 
 
 @pytest.mark.parametrize("key", ["data.train_files", "data.val_files"])

@@ -281,3 +281,19 @@ def test_the_start_has_its_limit_for_each_stage(attempt: Attempt) -> None:
         assert attempt.watch.look() is None
     attempt.now += 20
     assert attempt.watch.look() == "no step for 110 s after the start at validating (harness.watch.start_seconds)"
+
+
+def test_a_first_step_that_no_rounding_explains_ends_the_attempt(tmp_path: Path) -> None:
+    limits = {"check_engine": True, "token_noise": 1e-2, "comparable": True}
+    wrong = Attempt(tmp_path / "a", **limits)
+    wrong.add(onpolicy_log_ratio_rms=0.2)
+    said = wrong.watch.look()
+    assert said is not None
+    assert said.startswith("the engine cannot be right: the first update's log-ratio of the policy with itself is 0.2")
+    later = Attempt(tmp_path / "b", **limits)
+    later.add(onpolicy_log_ratio_rms=1e-3)
+    later.add(onpolicy_log_ratio_rms=0.2)  # a policy that has moved: not judged
+    assert later.watch.look() is None
+    switched_off = Attempt(tmp_path / "c", **{**limits, "check_engine": False})
+    switched_off.add(onpolicy_log_ratio_rms=0.2)
+    assert switched_off.watch.look() is None
