@@ -41,11 +41,10 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Repo
     """The whole report: level, claims (``Result.record``), experiments, runs (one row each, failed ones
     included), left_out (run -> why it is not among them).
 
-    Of each experiment: steps, devices, minutes, note, rules, verification,
-    attrition, arms, comparability, and where there is what they need: comparisons
-    and tuning (``analysis.statistics.comparison``), factorial, attribution and fork. An arm's quantities are over its
-    finished runs: mean, and low to high, the t interval at the level of the claims for 3 or more runs, minimum and
-    maximum of 2, the value of 1.
+    Of each experiment: steps, devices, minutes, note, rules (``_rules``), verification (``counted``), attrition, arms,
+    comparability, and where there is what they need: comparisons and tuning (``analysis.statistics.comparison``),
+    factorial, attribution and fork. An arm's quantities are over its finished runs: mean, and low to high, the t
+    interval at the level of the claims for 3 or more runs, minimum and maximum of 2, the value of 1.
     Raises ``AnalysisError`` where a contrast would be between runs that are not matched.
     """
     present = set(runs.runs["experiment"])

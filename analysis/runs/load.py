@@ -37,6 +37,7 @@ class Runs:
     manifests: run -> its ``manifest.json``.
     left_out: run, or path of what could not be read, -> why it is not among ``runs``.
     varies: config keys, or prefixes, in which these runs may differ and still be compared (``require_matched``).
+    proofs: run -> what its settings and files prove (``settings_proofs``); of imported runs nothing.
     checked: run -> what its responses prove, for those that were asked (``rows_proof``); shared by all selections.
     """
 
@@ -45,6 +46,7 @@ class Runs:
     manifests: dict[str, dict[str, Any]]
     left_out: Mapping[str, str] = field(default_factory=dict)
     varies: tuple[str, ...] = ()
+    proofs: Mapping[str, tuple[Proof, ...]] = field(default_factory=dict, repr=False)
     checked: dict[str, Proof] = field(default_factory=dict, repr=False)
 
     def leaving_out(self, left_out: Mapping[str, str]) -> "Runs":
@@ -77,6 +79,7 @@ class Runs:
             {run: manifest for run, manifest in self.manifests.items() if run in names},
             self.left_out,
             self.varies,
+            self.proofs,
             self.checked,
         )
 
@@ -146,16 +149,18 @@ def load_runs(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> Run
         raise AnalysisError(
             f"no runs found: no manifest.json at or below {looked or 'no path at all'}; train some with `make sweep`"
         )
-    parts, broken = [], {}
+    parts, proofs, broken = [], {}, {}
     for rundir in found.values():
         try:
+            proved = _proved(rundir)
             parts.append(_load_one(rundir))
+            proofs[parts[-1][0]["run"]] = proved
         except AnalysisError as error:
             broken[str(rundir.path)] = str(error).removeprefix(f"{rundir.path}: ")
     if not parts:
         path, why = next(iter(broken.items()))
         raise AnalysisError(why if why.startswith(path) else f"{path}: {why}")
-    return assemble(parts).leaving_out(broken)
+    return replace(assemble(parts), left_out=broken, proofs=proofs)
 
 
 def assemble(parts: Iterable[tuple[dict[str, Any], Table, dict[str, Any]]]) -> Runs:
@@ -224,12 +229,21 @@ def require_metric(frame: pd.DataFrame, metric: str) -> None:
     raise AnalysisError(f"unknown metric {metric!r}; {hint}")
 
 
+def _proved(rundir: RunDir) -> tuple[Proof, ...]:
+    """``settings_proofs``; raises ``AnalysisError`` with all that is false."""
+    try:
+        proofs = settings_proofs(rundir)
+    except (RunDirError, OSError) as error:
+        raise AnalysisError(str(error)) from None
+    if false := [proof.detail for proof in proofs if proof.state == FALSE]:
+        raise AnalysisError(f"{rundir.path}: {'; '.join(false)}")
+    return tuple(proofs)
+
+
 def _load_one(rundir: RunDir) -> tuple[dict[str, Any], Table, dict[str, Any]]:
     """One run's row of ``runs``, its metrics and its manifest."""
     try:
         manifest = rundir.manifest()
-        if false := [proof.detail for proof in settings_proofs(rundir) if proof.state == FALSE]:
-            raise AnalysisError(f"{rundir.path}: {'; '.join(false)}")
         # A run killed between its two files is one of the incomplete runs, which stay in the count.
         there = (rundir.path / "status.json").exists()
         status = rundir.status() if there else {"state": "incomplete", "error": "status.json is missing"}

@@ -2,7 +2,6 @@
 responses against metrics. Nothing that a manifest says is taken on trust where it can be recomputed.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 import yaml
 
 from analysis.runs.frames import read_sequences
-from harness.rundir import CODE, RunDir, RunDirError, changed_files, flattened, read_json, settings_hash
+from harness.rundir import CODE, RunDir, RunDirError, changed_files, flattened, read_json, responses_hash, settings_hash
 
 AGREES, FALSE, UNKNOWN = "agrees", "false", "unknown"
 KINDS = ("controlled", "treatment", "execution")
@@ -54,8 +53,7 @@ def rows_proof(rundir: RunDir, manifest: Mapping[str, Any], metrics: pd.DataFram
     try:
         rows = read_sequences(files, [*KEY, "response_hash", *MEANS])
     except RunDirError as error:
-        whole = [f"{error}"]
-        return Proof("responses", UNKNOWN if "has no column" in whole[0] else FALSE, whole[0])
+        return Proof("responses", UNKNOWN if "has no column" in str(error) else FALSE, str(error))
     by_step = rows.groupby("step")
     trained = metrics.index[metrics["response_length"].notna()]
     if wrong := _counts(by_step.size(), trained, manifest) or _repeated(rows) or _means(by_step, metrics):
@@ -71,8 +69,7 @@ def first_responses(rows: pd.DataFrame) -> str:
     first = rows[rows["step"] == 1]
     if first.empty:
         return ""
-    table = first[["prompt_id", "sample", "response_hash"]].sort_values(["prompt_id", "sample"])
-    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
+    return responses_hash(first[["prompt_id", "sample", "response_hash"]].itertuples(index=False, name=None))
 
 
 def _fingerprint(written: Mapping[str, Any]) -> Proof:

@@ -22,7 +22,8 @@ class Sample:
     values: seed -> the value of each arm's run. failed: seed -> runs that failed or diverged, a result that caps the
     verdict (a value is there too if the window was complete). lost: seed -> why runs that were started have no value;
     they cap the verdict too, since what is lost may be lost because of its value. left_out: seed -> why there is
-    nothing to compare, and never was. n_runs: all runs of each arm. same_start: pairs with a value whose first
+    nothing to compare, and never was. n_runs: all runs of each arm. steps: of the validations that were
+    compared, () for any other quantity. same_start: pairs with a value whose first
     responses were identical, None if that is not recorded. missing: why nothing could be compared, or "". remark: what
     else is to be said of the values. mixed: that runs of one arm collapsed and others did not (``robust.mixed_arms``),
     which caps the verdict. at_level: an interval other than t over the effects. other: the same of other runs, which

@@ -9,13 +9,12 @@ two runs of a seed: settings, versions of what trained them, source code, first 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from analysis.runs.load import AnalysisError, Runs
-from analysis.runs.proofs import AGREES, FALSE, UNKNOWN, Proof, settings_proofs
+from analysis.runs.proofs import AGREES, FALSE, UNKNOWN, Proof
 from analysis.statistics.matched import changed_files, require_matched, trainer_versions
-from harness.rundir import CODE, RunDir
+from harness.rundir import CODE
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,7 @@ def verify(runs: Runs) -> list[Verified]:
     trained = runs.trained()
     table = trained.runs.sort_values(["experiment", "arm", "seed"])
     rows = table.to_dict("records")
-    found = [
-        Verified(row["run"], row["experiment"], False, tuple(_of_run(trained, row["run"], row["path"]))) for row in rows
-    ]
+    found = [Verified(row["run"], row["experiment"], False, tuple(_of_run(trained, row["run"]))) for row in rows]
     for (experiment, seed), part in table.groupby(["experiment", "seed"]):
         for a, b in combinations(part.to_dict("records"), 2):
             subject = f"{a['arm']}, {b['arm']} at seed {seed}"
@@ -56,12 +53,9 @@ def counted(verified: list[Verified]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _of_run(runs: Runs, run: str, path: str) -> Iterator[Proof]:
-    rundir, manifest = RunDir(Path(path)), runs.manifests[run]
-    if (rundir.path / "manifest.json").exists():
-        yield from settings_proofs(rundir)
-    else:
-        yield Proof("settings", UNKNOWN, "imported: no manifest of the run")
+def _of_run(runs: Runs, run: str) -> Iterator[Proof]:
+    manifest = runs.manifests[run]
+    yield from runs.proofs.get(run) or [Proof("settings", UNKNOWN, "imported: no manifest of the run")]
     yield runs.rows_proof(run)
     commit = str(manifest.get("commit") or "")
     if not commit:

@@ -36,8 +36,9 @@ ROLLOUT = "actor_rollout_ref.rollout"
 MODEL = "actor_rollout_ref.model"
 GB = 1e9
 CALIBRATED = (
-    "11 published steps of NeMo RL on H100 (8 to 235 B parameters), each given within 0.8 to 1.2 of what was measured; "
-    "a range: the longest response is a few times the mean, or at the limit"
+    "11 published steps of NeMo RL on H100 (8 to 235 B parameters), each given within "
+    f"{ERROR[0]:g} to {ERROR[1]:g} of what was measured; a range: the longest response is {LONGEST:g} times the mean, "
+    "or at the limit"
 )
 
 
@@ -195,14 +196,14 @@ def step(flat: Mapping[str, Any], shape: Shape, response: float) -> Step:
 
 def gpu_of(flat: Mapping[str, Any]) -> Gpu:
     """The GPU of the configuration, ``harness.gpu``."""
-    had = "harness.gpu.had"
+    utilisation = "harness.gpu.utilisation"
     return Gpu(
         flops=flat["harness.gpu.peak_tflops"] * 1e12,
         bandwidth=flat["harness.gpu.bandwidth_gb"] * GB,
-        dense=flat[f"{had}.dense"],
-        experts=flat[f"{had}.experts"],
-        read=flat[f"{had}.bandwidth"],
-        layer_seconds=flat[f"{had}.layer_seconds"],
+        dense_mfu=flat[f"{utilisation}.dense"],
+        expert_mfu=flat[f"{utilisation}.experts"],
+        bandwidth_utilisation=flat[f"{utilisation}.bandwidth"],
+        layer_seconds=flat["harness.gpu.layer_seconds"],
     )
 
 

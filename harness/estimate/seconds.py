@@ -17,14 +17,15 @@ LONGEST = 4.0  # a batch's longest response is at least so many times the mean, 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What a GPU can do, and what share of it is had. layer_seconds: of one layer in one decoding step, whatever its
-    size: kernels started, tensors exchanged."""
+    """A GPU's peak (operations and bytes a second), and what of it is reached: model FLOPs utilisation (MFU) of a dense
+    model and of one with experts, utilisation of the bandwidth. layer_seconds: of one layer in one decoding step,
+    whatever its size: kernels started, tensors exchanged."""
 
     flops: float
     bandwidth: float
-    dense: float
-    experts: float
-    read: float
+    dense_mfu: float
+    expert_mfu: float
+    bandwidth_utilisation: float
     layer_seconds: float
 
 
@@ -50,14 +51,15 @@ def sampling_seconds(shape: Shape, work: Work, gpu: Gpu) -> float:
     weights = waves * work.longest * 2.0 * shape.parameters / work.engine_gpus
     # every token of a response is read once for each that follows
     cache = share * work.mean**2 / 2 * shape.kv_bytes() / min(work.engine_gpus, shape.kv_heads)
-    return (weights + cache) / (gpu.bandwidth * gpu.read) + waves * work.longest * shape.layers * gpu.layer_seconds
+    kernels = waves * work.longest * shape.layers * gpu.layer_seconds
+    return (weights + cache) / (gpu.bandwidth * gpu.bandwidth_utilisation) + kernels
 
 
 def training_seconds(shape: Shape, work: Work, gpu: Gpu) -> float:
     """Of log-probabilities and update."""
-    share = gpu.experts if shape.experts else gpu.dense
+    mfu = gpu.expert_mfu if shape.experts else gpu.dense_mfu
     operations = work.passes * shape.forward_flops(work.mean) * work.responses * work.mean
-    return operations / (work.gpus * gpu.flops * share)
+    return operations / (work.gpus * gpu.flops * mfu)
 
 
 def step_seconds(shape: Shape, work: Work, gpu: Gpu) -> float:

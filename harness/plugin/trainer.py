@@ -4,7 +4,6 @@
 name of ``trainer_mode`` silently changes behaviour) and changes nothing else.
 """
 
-import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from harness.plugin import probe
 from harness.plugin.recording import ROWS, RecordingLoss
 from harness.run.checkpoints import checkpoints, complete, drop_checkpoints, ensure_room
 from harness.run.merge import PLAIN
-from harness.rundir import STAGE_FILE, STOP_FILE, RunDir
+from harness.rundir import STAGE_FILE, STOP_FILE, RunDir, responses_hash
 
 
 class _Tap:
@@ -155,7 +154,8 @@ class RecordingTrainer(PPOTrainerSync):
         draft.replace(folder / f"{step}.parquet")
         if step == 1:
             manifest = self.run_dir.manifest()
-            self.run_dir.write_manifest({**manifest, "step1_responses": responses_hash(sequences)})
+            first = sequences[["prompt_id", "sample", "response_hash"]].itertuples(index=False, name=None)
+            self.run_dir.write_manifest({**manifest, "step1_responses": responses_hash(first)})
 
 
 class StopRequestedError(Exception):
@@ -169,12 +169,6 @@ def expected_bytes(config: DictConfig) -> float:
         return training(flat, shape_of(flat)).checkpoint
     except (ConfigError, KeyError):
         return 0.0
-
-
-def responses_hash(sequences: pd.DataFrame) -> str:
-    """Hash of all responses of a step whatever their order: equal at step 1 for matched runs."""
-    rows = sequences[["prompt_id", "sample", "response_hash"]].sort_values(["prompt_id", "sample"])
-    return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:16]
 
 
 def _tokens_until(run: RunDir, step: int) -> float:

@@ -17,7 +17,15 @@
         eval/<benchmark>.parquet               one row per (question, sample) (columns: ``EVAL_COLUMNS``)
 """
 
-from harness.rundir.files import RunDirError, content_hash, flattened, read_json, settings_hash, write_json
+from harness.rundir.files import (
+    RunDirError,
+    content_hash,
+    flattened,
+    read_json,
+    responses_hash,
+    settings_hash,
+    write_json,
+)
 from harness.rundir.metrics import Parse, is_trained, merge_attempts, merge_metrics, read_metrics
 from harness.rundir.run import ResponseFile, RunDir, find_runs
 from harness.rundir.schema import (
@@ -76,6 +84,7 @@ __all__ = [
     "read_json",
     "read_metrics",
     "renamed",
+    "responses_hash",
     "seal",
     "settings_hash",
     "unseal",

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ def settings_hash(settings: dict[str, Any]) -> str:
     """Sixteen hex digits that say how an evaluation was sampled and graded: of all its settings but the step."""
     content = json.dumps({key: value for key, value in settings.items() if key != "step"}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def responses_hash(rows: Iterable[tuple[int, int, int]]) -> str:
+    """Sixteen hex digits of all responses of a step, (prompt_id, sample, response_hash), whatever their order: equal at
+    step 1 for matched runs."""
+    lines = [
+        "prompt_id,sample,response_hash",
+        *(f"{prompt},{sample},{value}" for prompt, sample, value in sorted(rows)),
+    ]
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()[:16]
 
 
 def flattened(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -121,10 +121,10 @@ GPU = {
     "harness.gpu.memory_gb": 80,
     "harness.gpu.peak_tflops": 1.0,
     "harness.gpu.bandwidth_gb": 1e-3,
-    "harness.gpu.had.dense": 0.5,
-    "harness.gpu.had.experts": 0.1,
-    "harness.gpu.had.bandwidth": 0.25,
-    "harness.gpu.had.layer_seconds": 0.01,
+    "harness.gpu.utilisation.dense": 0.5,
+    "harness.gpu.utilisation.experts": 0.1,
+    "harness.gpu.utilisation.bandwidth": 0.25,
+    "harness.gpu.layer_seconds": 0.01,
 }
 
 
