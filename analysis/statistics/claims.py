@@ -16,6 +16,7 @@ from analysis.statistics.samples import members_of, sample_of
 
 UNPAIRED = "unpaired (Welch): the first responses were the same in {} of {} pairs, so a seed is no pair"
 NO_SPREAD = "the effects are all equal, which gives no interval; p is the exact sign test's"
+NO_SPREAD_APART = "the runs of each arm are all equal, which gives no interval; p is the exact permutation test's"
 DIGITS = {"sd of length": 3}  # decimals shown; 1 in all others
 
 
@@ -170,6 +171,8 @@ def _reason(sample: Sample, n_min: float, against: str) -> str:
     )
     few = [] if sample.results >= n_min else [f"{sample.results} of {n_min} runs per arm"]
     unpaired = "" if sample.paired else UNPAIRED.format(sample.same_start, len(sample.values))
-    flat = NO_SPREAD if sample.results > 1 and math.isnan(sample.interval(0.95).low) and not sample.at_level else ""
+    apart = bool(sample.other) or not sample.paired
+    equal = sample.results > 1 and math.isnan(sample.interval(0.95).low) and (apart or not sample.at_level)
+    flat = (NO_SPREAD_APART if apart else NO_SPREAD) if equal else ""
     left_out = left_out if few else []
     return "; ".join(filter(None, [*few, *failed, *lost, *left_out, sample.mixed, unpaired, flat, sample.remark]))

@@ -54,11 +54,12 @@ class Sample:
     def interval(self, level: float) -> Interval:
         """The interval of the mean effect that decides: over runs, unless ``at_level`` says otherwise."""
         if self.other:
-            return welch(self.effects, self.other.effects, level)
+            here, there = self.effects, self.other.effects
+            return without_spread(welch(here, there, level), max(len(here), len(there)))
         if self.at_level:
             return self.at_level(level)
         if not self.paired and self.values:
-            return _welch_of(self.values, level)
+            return without_spread(_welch_of(self.values, level), len(self.values))
         return without_spread(t_interval(self.effects, level))
 
     @property

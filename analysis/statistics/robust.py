@@ -45,14 +45,16 @@ def signed_rank_p(effects: Values) -> float:
     return float(stats.wilcoxon(effects, method="exact").pvalue) if effects else 1.0
 
 
-def without_spread(found: Interval) -> Interval:
+def without_spread(found: Interval, others: int = 0) -> Interval:
     """An interval as it is, but one of equal effects that are not 0: no interval, and the p of the exact sign test.
 
-    Student's t would call such effects certain whatever their number.
+    others: of independent runs, how many the second arm has; then p is the exact permutation test's of two arms without
+    any overlap. Student's t and Welch's would call such effects certain whatever their number.
     """
     if found.n < 2 or not math.isfinite(found.sd) or found.sd > FLAT * abs(found.estimate) or not found.estimate:
         return found
-    return Interval(found.estimate, math.nan, math.nan, found.n, found.df, found.sd, 2.0 ** (1 - found.n), found.level)
+    p = 2 / math.comb(found.n + others, found.n) if others else 2.0 ** (1 - found.n)
+    return Interval(found.estimate, math.nan, math.nan, found.n, found.df, found.sd, p, found.level)
 
 
 def discordant(effects: Values, level: float = 0.95) -> Interval:

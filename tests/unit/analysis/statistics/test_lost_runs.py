@@ -108,6 +108,19 @@ def test_equal_effects_have_no_interval_and_the_p_of_the_sign_test(tmp_path: Pat
     assert decide(tmp_path / "none", "C1").verdict == "negligible"
 
 
+def test_equal_runs_of_two_independent_arms_have_no_interval_either(tmp_path: Path) -> None:
+    """Five runs of 20 tokens and five of 30, of other seeds: Welch's t would be infinite."""
+    write_arm(tmp_path, "gspo", range(5), response_length=[20.0] * 5)
+    write_arm(tmp_path, "luspo", range(10, 15), response_length=[30.0] * 5)
+    result = decide(tmp_path, "C1")
+    assert result.verdict == "undecided"
+    exact = stats.permutation_test(
+        ([30.0] * 5, [20.0] * 5), lambda a, b: np.mean(a) - np.mean(b), permutation_type="independent", n_resamples=1000
+    )
+    assert result.plain.p == pytest.approx(exact.pvalue)
+    assert "the runs of each arm are all equal, which gives no interval" in result.reason
+
+
 def test_arms_without_a_common_seed_are_compared_unpaired(tmp_path: Path) -> None:
     lengths = {"gspo": [20, 22, 24, 21, 23], "luspo": [30, 35, 36, 31, 36]}
     for arm, seeds in (("gspo", range(5)), ("luspo", (10, 11, 12, 13, 20))):
