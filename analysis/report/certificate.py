@@ -38,13 +38,13 @@ def verification_table(report: Report, experiment: str) -> Table:
     rows = []
     for row in report["experiments"][experiment]["verification"]:
         said = [f"{reason} ({_some(subjects)})" for reason, subjects in row["exceptions"].items()]
-        of = "two arms at one seed" if row["pair"] else "run"
+        of = "pair" if row["pair"] else "run"
         false = Entry(str(row[FALSE]), bold=row[FALSE] > 0)
         rows.append((of, row["what"], str(row[AGREES]), str(row[UNKNOWN]), false, "; ".join(said)))
     notes = (
         "Recomputed for this report from the runs' own files, by `python -m analysis verify`: fingerprints from the "
         "settings, config.yaml against the manifest, files against the hashes of the run's end, responses against the "
-        "metrics (number, mean length, reward and accuracy of every step).",
+        "metrics (number, mean length, reward and accuracy of every step). A pair: two arms at one seed.",
     )
     columns = ("of", "what", "agree", "not known", "false", "which")
     return Table(f"verification_{experiment}", f"What is proved of {experiment}", columns, tuple(rows), notes, labels=2)
@@ -66,7 +66,7 @@ def attrition_table(report: Report, experiment: str) -> Table:
 
 
 def _some(subjects: list[str]) -> str:
-    return ", ".join(subjects[:3]) + (f" and {len(subjects) - 3} more" if len(subjects) > 3 else "")
+    return "; ".join(subjects[:3]) + (f" and {len(subjects) - 3} more" if len(subjects) > 3 else "")
 
 
 def runs_table(report: Report) -> Table:

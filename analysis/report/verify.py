@@ -31,7 +31,7 @@ def main(argv: Sequence[str], console: Console | None = None) -> int:
     for row in counted(verified):
         for reason, subjects in row["exceptions"].items():
             more = f" and {len(subjects) - MAX_NAMED} more" if len(subjects) > MAX_NAMED else ""
-            line = f"{row['what']}, {reason} ({', '.join(subjects[:MAX_NAMED])}{more})"
+            line = f"{row['what']}, {reason} ({'; '.join(subjects[:MAX_NAMED])}{more})"
             console.print(line, style="red" if reason.startswith(FALSE) else None, markup=False, highlight=False)
     wrong = sum(row[FALSE] for row in counted(verified)) + len(runs.left_out)
     agree, unknown = (sum(row[state] for row in counted(verified)) for state in (AGREES, UNKNOWN))

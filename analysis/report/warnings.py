@@ -29,7 +29,7 @@ def _of(content: Report) -> Iterator[str]:
             if reason.startswith(FALSE) and row["what"] != "first responses":  # said above
                 detail = reason.removeprefix(f"{FALSE}: ")
                 unused = ", so its responses are in no number" if row["what"] == "responses" else ""
-                yield f"{', '.join(subjects[:3])}: {row['what']}: {detail}{unused}."
+                yield f"{'; '.join(subjects[:3])}: {row['what']}: {detail}{unused}."
     for kind in ("versions", "hardware", "commit"):
         for name, values in content["comparability"][kind].items():
             if len(values) > 1:

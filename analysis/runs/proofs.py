@@ -53,7 +53,8 @@ def rows_proof(rundir: RunDir, manifest: Mapping[str, Any], metrics: pd.DataFram
     try:
         rows = read_sequences(files, [*KEY, "response_hash", *MEANS])
     except RunDirError as error:
-        return Proof("responses", UNKNOWN if "has no column" in str(error) else FALSE, str(error))
+        said = str(error).removeprefix(f"{rundir.path}/")
+        return Proof("responses", UNKNOWN if "has no column" in said else FALSE, said)
     by_step = rows.groupby("step")
     trained = metrics.index[metrics["response_length"].notna()]
     if wrong := _counts(by_step.size(), trained, manifest) or _repeated(rows) or _means(by_step, metrics):
