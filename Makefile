@@ -103,7 +103,7 @@ $(VLLM_VENV)/.done: pyproject.toml tests/vllm_cpu/environment.py
 	$(VLLM_PY) tests/vllm_cpu/environment.py standin
 	touch $@
 
-test-vllm: $(VLLM_VENV)/.done  ## the path that GPUs take, on the CPU: verl's vLLM server, stock agent loop, reward workers (about 20 minutes and 7 GB)
+test-vllm: $(VLLM_VENV)/.done  ## the path that GPUs take, on the CPU: verl's vLLM server, stock agent loop, reward workers (about 30 minutes and 7 GB)
 	$(VLLM_PY) -m pytest -m vllm tests/vllm_cpu
 
 bench: setup  ## seconds per step and to the first step, beside TRL and bare verl; the scheduler at scale; grading; the report; into results/bench

@@ -101,15 +101,16 @@ def test_a_killed_engine_ends_the_attempt_and_the_same_command_goes_on(tmp_path:
 
 @pytest.mark.parametrize("preset", ["text_dense", "text_dense_1gpu"])
 def test_a_gpu_presets_own_switches_run(tmp_path: Path, preset: str) -> None:
-    """bf16 autocast, padding removed, dynamic batches, checkpointing, chunked entropy, top_p: with the tiny model, the
+    """bf16 autocast, dynamic batches, checkpointing, chunked entropy, top_p, the reward's parts: with the tiny model, the
     tiny task and the CPU in place of the GPU."""
     cpu = (
         "policy=tiny_vllm", "task=tiny", "trainer.device=cpu", "trainer.nnodes=1", "trainer.n_gpus_per_node=1",
+        "harness.memory_gb=8", "reward.reward_kwargs.overlong.buffer=10",
         "harness.sequence_parallel_size=1", "data.train_batch_size=8", "data.max_prompt_length=16",
         "data.max_response_length=70", "actor_rollout_ref.actor.ppo_mini_batch_size=4",
         "actor_rollout_ref.rollout.n=4", "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
         "actor_rollout_ref.model.use_remove_padding=false", "actor_rollout_ref.rollout.enforce_eager=true",
-        "actor_rollout_ref.rollout.enable_sleep_mode=false", "actor_rollout_ref.rollout.free_cache_engine=false",
+        "+actor_rollout_ref.rollout.enable_sleep_mode=false", "actor_rollout_ref.rollout.free_cache_engine=false",
         "actor_rollout_ref.rollout.tensor_model_parallel_size=1", "actor_rollout_ref.rollout.val_kwargs.n=1",
         "actor_rollout_ref.rollout.gpu_memory_utilization=0.1",
         "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=64",
@@ -120,4 +121,5 @@ def test_a_gpu_presets_own_switches_run(tmp_path: Path, preset: str) -> None:
     train(tmp_path, f"experiment={preset}", "algo=gspo", "seed=70", *STEPS, *cpu)
     run = only(tmp_path)
     assert run.status()["state"] == "done"
-    assert 0 < run.metrics()[0][1]["onpolicy_log_ratio_rms"] < 0.02  # bf16's rounding, and no more
+    assert run.metrics()[0][1]["onpolicy_log_ratio_rms"] < 0.02  # bf16's rounding, and no more
+    assert len(rows(run, 2)) == 8 * 4
