@@ -101,8 +101,8 @@ def test_a_killed_engine_ends_the_attempt_and_the_same_command_goes_on(tmp_path:
 
 @pytest.mark.parametrize("preset", ["text_dense", "text_dense_1gpu"])
 def test_a_gpu_presets_own_switches_run(tmp_path: Path, preset: str) -> None:
-    """bf16 autocast, dynamic batches, checkpointing, chunked entropy, top_p, parts of the reward: with the tiny model and
-    task, and the CPU in place of the GPU."""
+    """bf16 autocast, dynamic batches, checkpointing, chunked entropy, top_p, reward parts: the tiny model and task, and
+    the CPU in place of the GPU."""
     cpu = (
         "policy=tiny_vllm", "task=tiny", "trainer.device=cpu", "trainer.nnodes=1", "trainer.n_gpus_per_node=1",
         "harness.memory_gb=8", "reward.reward_kwargs.overlong.buffer=10",
