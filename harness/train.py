@@ -32,7 +32,7 @@ from harness.config import (
     say_error,
     say_warning,
 )
-from harness.doctor import checkup, rules
+from harness.doctor import checkup, engine, rules
 from harness.manifest import describe, loss_module, refuse_other_settings
 from harness.paths import CONF, ROOT
 from harness.run.arithmetic import comparable, token_noise
@@ -62,7 +62,7 @@ def prepare(config: DictConfig, overrides: list[str]) -> tuple[RunDir, dict[str,
         built["harness.fork_from"] = str(ROOT / built["harness.fork_from"])
     warnings = rules.check(built)
     if built["trainer.device"] != "cpu" or built[f"{rules.ROLLOUT}.name"] == "vllm":
-        warnings += checkup.before_run(built)
+        warnings += checkup.before_run(built) + engine.before_run(config)
     files = code.sources(built, loss_module(built))
     kinds = matching.classify(flat, matching.content_hashes(built) | code.hashes(files))
     different = effective(overrides, lambda word: matching.may_make_an_arm(word, flat))

@@ -3,11 +3,13 @@
     python -m harness.doctor
     python -m harness.doctor experiment=text_dense algo=luspo
     make doctor EXPERIMENT=text_dense ARGS="trainer.nnodes=2"
+    python -m harness.doctor --engine experiment=text_dense    # the training engine itself, measured in 2 minutes
 
 Takes the overrides of ``harness.train``. Data and models that are built here are built. Exit status 1 if anything
 would keep the run from starting or from its end.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
@@ -21,6 +23,9 @@ from harness.paths import python
 WIDTH = 100
 COLUMNS = (7, 12)  # level and name
 CHECKED_BEFORE = ("settings", "data")  # by every run itself
+ENGINE = "--engine"
+OF_RUN = ("The run would start here", "The run would not start here")
+OF_ENGINE = ("The engine weights responses as the loss says", "This is not the loss that the configuration names")
 STYLES = {"ok": "green", "warning": "yellow", "failure": "bold red"}
 
 
@@ -72,6 +77,20 @@ def diagnose(overrides: Sequence[str]) -> Iterator[tuple[str, Finding]]:
         yield from ((name, finding) for finding in findings(check, flat))
 
 
+def engine(overrides: Sequence[str]) -> Iterator[tuple[str, Finding]]:
+    """The findings of ``harness.doctor.engine``, which starts processes of its own and so is asked for by name."""
+    try:
+        from harness.config import compose
+        from harness.doctor.engine import check
+        from harness.doctor.rules import settings
+
+        config = compose(overrides)
+        settings(composed(overrides))
+        yield from (("engine", finding) for finding in check(config))
+    except Exception as error:  # noqa: BLE001  (its reason is a line like the others)
+        yield "engine", failure(reason(error))
+
+
 def before_run(flat: Flat) -> list[str]:
     """What the checks warn of, for a run that is about to start on GPUs, where a fault is found after minutes and
     dearly. Raises ``ConfigError`` with the first failure. flat: with assets built and settings checked."""
@@ -103,11 +122,16 @@ def main(overrides: Sequence[str]) -> int:
     if {"-h", "--help"} & set(overrides):
         print(__doc__)
         return 0
+    words = [word for word in overrides if word != ENGINE]
+    if wrong := [word for word in words if word.startswith("-")]:
+        print(f"error: {wrong[0]}: no option of the doctor; it has {ENGINE} and --help", file=sys.stderr)
+        return 2
+    made, right, false = (engine(words), *OF_ENGINE) if ENGINE in overrides else (diagnose(words), *OF_RUN)
     console = Console(width=WIDTH, highlight=False)
     counts = dict.fromkeys(STYLES, 0)
-    for name, finding in diagnose(overrides):
+    for name, finding in made:
         counts[finding.level] += 1
         console.print(line(name, finding))
-    verdict = "would not start here" if counts["failure"] else "would start here"
-    console.print(f"\nThe run {verdict}; failures: {counts['failure']}, warnings: {counts['warning']}.", style="bold")
+    verdict = false if counts["failure"] else right
+    console.print(f"\n{verdict}; failures: {counts['failure']}, warnings: {counts['warning']}.", style="bold")
     return int(counts["failure"] > 0)

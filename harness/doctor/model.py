@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from harness.config import ConfigError
-from harness.doctor import rules
+from harness.doctor import files
 from harness.doctor.finding import Finding, Flat, describe, failure, ok, warning
 from harness.tasks.registry import asset_path
 
@@ -23,7 +23,7 @@ EXCHANGE = [{"role": "user", "content": "1 + 1"}]
 def weights(flat: Flat) -> Iterator[Finding]:
     """Every file that the index names, none of them cut short. Raises ``ConfigError`` where there is no folder."""
     folder = Path(asset_path(f"{MODEL}.path", flat[f"{MODEL}.path"], flat["harness.asset_seed"])).expanduser()
-    rules._model_folder({**flat, f"{MODEL}.path": str(folder)})
+    files.model_folder({**flat, f"{MODEL}.path": str(folder)})
     missing = missing_shards(folder)
     if missing:
         yield failure(f"{folder} lacks {len(missing)} files of weights: {', '.join(missing)}", DOWNLOAD)

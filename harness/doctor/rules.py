@@ -1,27 +1,22 @@
 """Everything about a run that can be found wrong before it starts, each as one line with its remedy."""
 
-import json
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from harness.config import ConfigError, schema
 from harness.config.secrets import refuse_secrets
+from harness.doctor import files
+from harness.grading import components
 from harness.losses.registry import spec_of
 from harness.paths import LONGEST_RAY_FOLDER
 from harness.run.arithmetic import comparable, token_noise
-from harness.run.checkpoints import intact
 from harness.rundir.rounding import BF16_TOKEN_NOISE, clipped_by_rounding, length_needed
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
 ATTENTION, FLASH = "actor_rollout_ref.model.override_config.attn_implementation", "flash_attention_2"  # verl's default
-DATA_COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
 # Keys that do not do what they seem to: key -> (default, what verl 0.9.1 does with it, what to set instead).
 MISLEADING = {
     f"{ACTOR}.grad_clip": (1.0, "reads it nowhere", f"{ACTOR}.optim.clip_grad"),
@@ -39,7 +34,6 @@ TRANSFORMERS = (
     ("tensor_model_parallel_size", 1, "has no parallelism within a replica"),
     ("max_model_len", None, "does not read it; data.max_response_length is the limit"),
 )
-CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 SEQUENCE_RANGE_LIMIT = 0.05  # the usual ranges of a sequence's mean ratio are a hundred times smaller than a token's
 
 
@@ -47,7 +41,7 @@ def check(flat: dict[str, Any]) -> list[str]:
     """Warnings about a flat resolved configuration with assets built; raises ``ConfigError`` at the first thing that
     cannot work."""
     settings(flat)
-    files(flat)
+    files.check(flat)
     return list(warnings(flat))
 
 
@@ -55,18 +49,6 @@ def settings(flat: dict[str, Any]) -> None:
     """Raise ``ConfigError`` for the first of ``SETTINGS`` that is broken; nothing needs to be built for that."""
     for rule in SETTINGS:
         rule(flat)
-
-
-def files(flat: dict[str, Any]) -> None:
-    """Raise ``ConfigError`` for the first file that is missing or wrong: model, checkpoint of a fork, data.
-
-    flat: with assets built.
-    """
-    _model_folder(flat)
-    _heads(flat)
-    _fork_point(flat)
-    for key in ("data.train_files", "data.val_files"):
-        _data_file(flat, key)
 
 
 def _open_values(flat: dict[str, Any]) -> None:
@@ -183,64 +165,6 @@ def _nearest(total: int, wanted: int) -> str:
     return " or ".join(str(d) for d in ([*below[-1:], *above[:1]] if above else below[-2:]))
 
 
-def _model_folder(flat: dict[str, Any]) -> None:
-    path = Path(flat["actor_rollout_ref.model.path"]).expanduser()
-    how = f"hf download {flat['actor_rollout_ref.model.path']} --local-dir DIR, then actor_rollout_ref.model.path=DIR"
-    if not path.is_dir():
-        raise ConfigError(f"actor_rollout_ref.model.path={path}: no such folder; {how}")
-    if not (path / "config.json").exists():
-        raise ConfigError(f"{path} has no config.json, so it is not a transformers model folder")
-    if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
-        raise ConfigError(f"{path} has no weights (*.safetensors or pytorch_model*.bin); {how}")
-    if not any((path / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
-        raise ConfigError(f"{path} has no tokenizer files; {how}")
-
-
-def _fork_point(flat: dict[str, Any]) -> None:
-    folder = flat["harness.fork_from"]
-    if folder and not intact(Path(folder)):
-        raise ConfigError(
-            f"harness.fork_from={folder}: no whole checkpoint; a run's are in checkpoints/global_step_<n>"
-        )
-
-
-def _heads(flat: dict[str, Any]) -> None:
-    """vLLM's attention on a CPU knows some sizes of heads; of others it says so after minutes, in a worker's log."""
-    config = Path(str(flat["actor_rollout_ref.model.path"])).expanduser() / "config.json"
-    if flat["trainer.device"] != "cpu" or flat[f"{ROLLOUT}.name"] != "vllm" or not config.is_file():
-        return
-    model = json.loads(config.read_text())
-    size = model.get("head_dim") or model["hidden_size"] // model["num_attention_heads"]
-    if size not in CPU_HEADS:
-        raise ConfigError(
-            f"{ROLLOUT}.name=vllm on a CPU needs heads of {', '.join(map(str, CPU_HEADS))} numbers, those of {config} "
-            f"have {size}; use policy=tiny_vllm or another model"
-        )
-
-
-def _data_file(flat: dict[str, Any], key: str) -> None:
-    files = flat[key] if isinstance(flat[key], list) else [flat[key]]
-    rows, indices = 0, []
-    for name in files:
-        path = Path(name).expanduser()
-        if not path.exists():
-            raise ConfigError(f"{key}={path}: no such file; put a parquet file there or choose another task=")
-        try:
-            schema = pq.read_schema(path)
-        except (OSError, pa.ArrowException) as error:
-            raise ConfigError(f"{key}={path}: not a readable parquet file ({type(error).__name__})") from None
-        missing = [column for column in DATA_COLUMNS if column not in schema.names]
-        if missing:
-            raise ConfigError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(schema.names)}")
-        info = pq.read_table(path, columns=["extra_info"]).column("extra_info").to_pylist()
-        rows += len(info)
-        indices += [row.get("index") if isinstance(row, dict) else None for row in info]
-    if any(not isinstance(index, int) for index in indices) or len(set(indices)) != rows:
-        raise ConfigError(f"{key}: extra_info.index must be an integer that is unique in every row of {files}")
-    if key == "data.train_files" and rows < flat["data.train_batch_size"]:
-        raise ConfigError(f"{key} has {rows} prompts, fewer than data.train_batch_size={flat['data.train_batch_size']}")
-
-
 def warnings(flat: dict[str, Any]) -> Iterator[str]:
     high = flat[f"{ACTOR}.clip_ratio_high"]
     high = flat[f"{ACTOR}.clip_ratio"] if high is None else high
@@ -277,6 +201,13 @@ def _rounding(flat: dict[str, Any], high: float) -> Iterator[str]:
         )
 
 
+def _reward_parts(flat: dict[str, Any]) -> None:
+    """The reward workers would find it out after minutes."""
+    key = "reward.reward_kwargs"
+    if (names := flat.get(f"{key}.parts")) is not None:
+        components.build(names, {name: flat.get(f"{key}.overlong.{name}") for name in ("limit", "buffer")})
+
+
 def _ray_folder(flat: dict[str, Any]) -> None:
     folder = os.environ.get("RAY_TMPDIR", "")
     if flat.get("ray_kwargs.ray_init.address") == "local" and len(folder) > LONGEST_RAY_FOLDER:
@@ -297,5 +228,6 @@ SETTINGS = (
     _equal_pairs,
     _batch_sizes,
     _loss,
+    _reward_parts,
     _ray_folder,
 )

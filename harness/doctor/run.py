@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 
 import pyarrow.parquet as pq
 
-from harness.doctor import rules
+from harness.doctor import files, rules
 from harness.doctor.finding import Finding, Flat, describe, failure, findings, local, ok, warning
 from harness.doctor.model import SHAPE, model_config
 from harness.doctor.software import SETUP
@@ -27,7 +27,7 @@ def settings(flat: Flat) -> Iterator[Finding]:
     if flat["harness.fork_from"]:
         flat = {**flat, "harness.fork_from": str(ROOT / flat["harness.fork_from"])}
     # Each rule is asked for itself, so that one run of the doctor names all faults.
-    every = (*rules.SETTINGS, rules._fork_point)
+    every = (*rules.SETTINGS, files.fork_point)
     broken = [finding for rule in every for finding in findings(lambda flat, rule=rule: rule(flat) or (), flat)]
     yield from broken
     warnings = [warning(text) for text in rules.warnings(flat)]
@@ -85,13 +85,13 @@ def data(flat: Flat) -> Iterator[Finding]:
         value = flat[key]
         if isinstance(value, str):
             value = asset_path(key, value, flat["harness.asset_seed"])
-        rules._data_file({**flat, key: value}, key)
-        files = [Path(file).expanduser() for file in (value if isinstance(value, list) else [value])]
-        if blind and any(flat["data.image_key"] in pq.read_schema(file).names for file in files):
+        files.data_file({**flat, key: value}, key)
+        paths = [Path(file).expanduser() for file in (value if isinstance(value, list) else [value])]
+        if blind and any(flat["data.image_key"] in pq.read_schema(file).names for file in paths):
             yield failure(f"{key} has images, and the model sees none", "a policy= that sees images, or another task=")
             return
-        rows = sum(pq.read_metadata(file).num_rows for file in files)
-        yield ok(f"{key}: {rows:,} prompts in {', '.join(map(str, files))}")
+        rows = sum(pq.read_metadata(file).num_rows for file in paths)
+        yield ok(f"{key}: {rows:,} prompts in {', '.join(map(str, paths))}")
 
     for key in ("data.train_files", "data.val_files"):
         yield from findings(lambda _, key=key: one(key), flat)

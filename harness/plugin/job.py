@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from harness.paths import LONGEST_RAY_FOLDER, ROOT
+from harness.run import fork_server
 from harness.run.process import end_session
 from harness.rundir import ERROR_FILE, STAGE_FILE, RunDir
 from harness.tasks.registry import build_assets
@@ -39,10 +40,13 @@ def main() -> int:
     parser.add_argument("attempt_dir", type=Path)
     parser.add_argument("--resume", type=Path, help="checkpoint folder global_step_<n> to continue from")
     args = parser.parse_args()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         (args.attempt_dir / STAGE_FILE).write_text("importing verl and starting Ray")
-        train(configure(RunDir(args.run_dir), args.attempt_dir, args.resume))
+        config = configure(RunDir(args.run_dir), args.attempt_dir, args.resume)
+        if shares_imports(config):
+            share_imports(config)  # forks, so before there is any thread
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        train(config)
     except BaseException as error:  # noqa: BLE001  (the reason must reach the run directory whatever it is)
         traceback.print_exc()
         (args.attempt_dir / ERROR_FILE).write_text(json.dumps({"error": reason(error)}))
@@ -54,6 +58,10 @@ def configure(run: RunDir, attempt: Path, resume: Path | None) -> DictConfig:
     """The run's configuration with what belongs to this attempt alone: paths, environment, where to resume."""
     loaded = OmegaConf.load(run.config)
     assert isinstance(loaded, DictConfig)
+    set_variables = loaded.ray_kwargs.ray_init.runtime_env.get("env_vars", {})
+    os.environ.update({name: str(value) for name, value in set_variables.items()})  # numpy reads them when imported
+    if shares_imports(loaded):
+        fork_server.preload()
     config = build_assets(loaded)
     if config.actor_rollout_ref.actor.strategy in ("fsdp", "fsdp2"):
         # verl loads its checkpoints as arbitrary pickles; torch can be told to load nothing but data. Megatron's hold
@@ -110,6 +118,24 @@ def wandb_environment(run: RunDir, config: DictConfig) -> dict[str, str]:
         "WANDB_JOB_TYPE": manifest["algo"],
         "WANDB_TAGS": f"{manifest['arm'].replace(',', ' ')},{manifest['fingerprint']}",
     }
+
+
+def shares_imports(config: DictConfig) -> bool:
+    """Whether Ray's workers are to be forks of a process that has imported their packages: on this machine's CPU.
+
+    Not where workers are on other nodes or on GPUs: CUDA survives no fork, and a standing cluster has its own Python.
+    """
+    local = config.ray_kwargs.ray_init.get("address") == "local"
+    return local and config.trainer.device == "cpu" and config.harness.get("fork_server", False)
+
+
+def share_imports(config: DictConfig) -> None:
+    """Start the fork server, or say why not."""
+    if reason := fork_server.objection():
+        print(f"every worker imports its packages by itself: {reason}", flush=True)
+        return
+    with open_dict(config):
+        config.ray_kwargs.ray_init.runtime_env.py_executable = fork_server.start()
 
 
 def train(config: DictConfig) -> None:

@@ -8,6 +8,7 @@ import copy
 from typing import Any
 
 import torch
+from torch import Tensor
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.workers.config import ActorConfig
 
@@ -20,29 +21,32 @@ class ProbeError(Exception):
     """The installed loss does not weight responses as configured."""
 
 
-def gradient_weights(config: ActorConfig) -> list[float]:
-    """Sum over tokens of |dL/dlogp| for two on-policy responses of ``LENGTHS`` tokens, advantage 1, one batch."""
+def policy_loss(config: ActorConfig, log_prob: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """The installed loss of a whole batch on-policy, in one process. All tensors: (responses, tokens)."""
     config = copy.deepcopy(config)
-    mask = torch.zeros(len(LENGTHS), max(LENGTHS), dtype=torch.bool)
-    for row, length in enumerate(LENGTHS):
-        mask[row, :length] = True
     config.global_batch_info.update(
         dp_size=1,
         batch_num_tokens=int(mask.sum()),
-        global_batch_size=len(LENGTHS),
+        global_batch_size=len(mask),
         loss_scale_factor=config.loss_scale_factor,
     )
-    log_prob = torch.full(mask.shape, -1.0, requires_grad=True)
-    policy_loss: Any = get_policy_loss_fn(config.policy_loss.loss_mode)
-    loss, _ = policy_loss(
+    function: Any = get_policy_loss_fn(config.policy_loss.loss_mode)
+    loss, _ = function(
         old_log_prob=log_prob.detach().clone(),
         log_prob=log_prob,
-        advantages=mask.float(),
+        advantages=advantages,
         response_mask=mask,
         loss_agg_mode=config.loss_agg_mode,
         config=config,
     )
-    (gradient,) = torch.autograd.grad(loss, log_prob)
+    return loss
+
+
+def gradient_weights(config: ActorConfig) -> list[float]:
+    """Sum over tokens of |dL/dlogp| for two on-policy responses of ``LENGTHS`` tokens, advantage 1, one batch."""
+    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    log_prob = torch.full(mask.shape, -1.0, requires_grad=True)
+    (gradient,) = torch.autograd.grad(policy_loss(config, log_prob, mask.float(), mask), log_prob)
     return gradient.abs().sum(-1).tolist()
 
 

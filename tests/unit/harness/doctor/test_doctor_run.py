@@ -9,16 +9,20 @@ import pyarrow.parquet as pq
 import pytest
 from doctoring import ACTOR, ADDRESS, MODEL, ROLLOUT, Flat, levels, only
 
-from harness.doctor import rules
+from harness.doctor import files, rules
 from harness.doctor.run import data, grader, lengths, settings, tracking
 from harness.tasks.registry import asset_path
 
 
 def test_every_rule_of_the_checks_is_asked() -> None:
     """Those of ``rules.SETTINGS`` by `settings`, those of files by `weights` and `data`, the others are warnings."""
-    asked = (*rules.files.__code__.co_names, *rules.warnings.__code__.co_names)
-    called = {name for name in asked if name.startswith("_")}
-    assert called == {"_model_folder", "_heads", "_fork_point", "_data_file", "_rounding"}
+    of_files = {"model_folder", "heads", "fork_point", "data_file"}
+    assert of_files <= set(files.check.__code__.co_names)
+    assert {name for name, one in vars(files).items() if getattr(one, "__module__", "") == files.__name__} == (
+        of_files | {"check"}
+    )
+    called = {name for name in rules.warnings.__code__.co_names if name.startswith("_")}
+    assert called == {"_rounding"}
     assert {name for name in vars(rules) if name.startswith("_") and callable(getattr(rules, name))} == (
         called | {rule.__name__ for rule in rules.SETTINGS if rule.__name__.startswith("_")} | {"_nearest"}
     )

@@ -10,12 +10,13 @@ import pytest
 from model_files import write_data, write_model
 
 from harness.config import ConfigError
-from harness.doctor import rules
+from harness.doctor import files, rules
 from harness.doctor.rules import check
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
 MODEL = "actor_rollout_ref.model.path"
+REWARD = "reward.reward_kwargs"
 Flat = Callable[..., dict[str, Any]]
 
 
@@ -56,6 +57,15 @@ def test_two_checkpoints_or_more_may_be_kept(good: dict[str, Any], keep: int | N
             (f"{ACTOR}.optim.warmup_style=cosine", f"{ACTOR}.optim.lr_scheduler_type"),
         ),
         ({f"{ACTOR}.use_kl_loss": True}, (f"{ACTOR}.use_kl_loss=true", "CPU")),
+        (
+            {
+                f"{REWARD}.parts": ["accuracy", "overlong"],
+                f"{REWARD}.overlong.limit": 64,
+                f"{REWARD}.overlong.buffer": 99,
+            },
+            (f"{REWARD}.overlong={{limit: 64, buffer: 99}}", "0 < buffer <= limit"),
+        ),
+        ({f"{REWARD}.parts": ["accuracy", "brevity"]}, (f"{REWARD}.parts=['accuracy', 'brevity']", "format, overlong")),
         ({"trainer.max_actor_ckpt_to_keep": 1}, ("trainer.max_actor_ckpt_to_keep must be 2 or more", "kill")),
         ({f"{ACTOR}.checkpoint.async_save": True}, (f"{ACTOR}.checkpoint.async_save=true", "set it to false")),
         (
@@ -183,10 +193,10 @@ def test_heads_that_vllm_on_a_cpu_does_not_know(good: dict[str, Any], shape: tup
     config.write_text(json.dumps({"hidden_size": hidden, "num_attention_heads": heads}))
     flat = {**good, f"{ROLLOUT}.name": "vllm"}
     if fits:
-        rules._heads(flat)
+        files.heads(flat)
         return
     with pytest.raises(ConfigError, match=r"vllm on a CPU needs heads of 32, .* have 16; use policy=tiny_vllm"):
-        rules._heads(flat)
+        files.heads(flat)
 
 
 @pytest.mark.parametrize("key", ["data.train_files", "data.val_files"])

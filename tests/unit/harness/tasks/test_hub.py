@@ -15,7 +15,7 @@ from PIL import Image
 
 from harness.config import ConfigError
 from harness.data import main
-from harness.doctor.rules import DATA_COLUMNS
+from harness.doctor.files import DATA_COLUMNS
 from harness.grading.components import Response, format_reward
 from harness.grading.extraction import final_answer as in_response
 from harness.tasks.hub import prompts
