@@ -1,7 +1,8 @@
-"""What is missing for a verdict, and the command that gets it: said at the end of every report."""
+"""What is missing for a verdict, and the command that gets it: at the end of every report and of an undecided claim."""
 
 from analysis.report.numbers import Report
 from analysis.statistics.claim_file import Claims
+from analysis.statistics.power import MAX_SEEDS
 
 
 def missing_for_verdicts(report: Report, claims: Claims) -> list[str]:
@@ -34,3 +35,22 @@ def missing_for_verdicts(report: Report, claims: Claims) -> list[str]:
             f"others: make sweep EXPERIMENT={experiment} SEEDS={','.join(map(str, seeds))}"
         )
     return lines
+
+
+def more_seeds(result: Report) -> str:
+    """How many more seeds would probably decide an undecided claim, and what to type; "" for any other.
+
+    result: one of ``report["claims"]``; its ``to_decide`` has infinity as None.
+    """
+    if not (found := result["to_decide"]):
+        return ""
+    if found["why_not"]:
+        return str(found["why_not"])
+    if found["more"] is None:
+        return f"even {MAX_SEEDS} seeds would probably not decide it: the effect is close to where two verdicts meet"
+    more = "1 more seed" if found["more"] == 1 else f"{found['more']} more seeds"
+    high = f"more than {MAX_SEEDS - result['n']}" if found["more_high"] is None else found["more_high"]
+    return (
+        f"{more} ({found['more_low']} to {high}, as {result['n']} seeds do not show their own spread well) would "
+        f"decide it at 80 % power, as {found['verdict']}, if the effect stays what it is: {found['command']}"
+    )

@@ -9,12 +9,13 @@ from analysis.runs.load import Runs
 from analysis.statistics.arms import MIN_T_RUNS
 from analysis.statistics.attrition import attrition
 from analysis.statistics.claim_file import Claims
-from analysis.statistics.claims import evaluate
+from analysis.statistics.claims import Result, evaluate
 from analysis.statistics.comparison import comparisons, tuning
 from analysis.statistics.factorial import attribution, effects_frame, factorial
 from analysis.statistics.fork import fork_effects, fork_frame, is_fork
 from analysis.statistics.intervals import t_interval
 from analysis.statistics.pairs import experiment_runs
+from analysis.statistics.power import to_decide
 from analysis.statistics.quantities import clip_counts
 from analysis.statistics.rounding import remarks
 from analysis.statistics.verification import counted, verify
@@ -38,8 +39,8 @@ ARM_COLUMNS: dict[str, Callable[[Run], float]] = {
 
 
 def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Report:
-    """The whole report: level, claims (``Result.record``), experiments, runs (one row each, failed ones
-    included), left_out (run -> why it is not among them).
+    """The whole report: level, claims (``Result.record``; to_decide: ``power.to_decide``, None unless undecided),
+    experiments, runs (one row each, failed ones included), left_out (run -> why it is not among them).
 
     Of each experiment: steps, devices, minutes, note, rules (``_rules``), verification (``counted``), attrition, arms,
     comparability, and where there is what they need: comparisons and tuning (``analysis.statistics.comparison``),
@@ -51,7 +52,7 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Repo
     listed = [name for name in claims.experiments if name in present]
     report: Report = {
         "level": claims.level,
-        "claims": [result.record() for result in evaluate(runs, claims)],
+        "claims": [result.record() | {"to_decide": _to_decide(result, runs)} for result in evaluate(runs, claims)],
         "experiments": {},
         "left_out": dict(runs.left_out),
         "runs": runs.runs.drop(columns="path").sort_values(["experiment", "arm", "seed"]).to_dict("records"),
@@ -71,6 +72,10 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Repo
             **_contrasts(part, rules, claims.level),
         }
     return json_ready(report)
+
+
+def _to_decide(result: Result, runs: Runs) -> Report | None:
+    return to_decide(result, runs) if result.verdict == "undecided" else None
 
 
 def json_ready(content: Any) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from analysis.report.findings import sentence
+from analysis.report.missing import more_seeds
 from analysis.report.numbers import ARM_COLUMNS, Report
 from analysis.statistics.arms import MIN_T_RUNS, X_AXES
 from analysis.statistics.claims import three_digits
@@ -35,7 +36,7 @@ def claims_table(report: Report, experiment: str) -> Table:
                 n,
                 window,
                 basis,
-                result["reason"],
+                "; ".join(filter(None, (result["reason"], more_seeds(result)))),
             )
         )
     percent, shown = 100 * report["level"], {row[6].split(",")[0] for row in rows}

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.runs.load import Runs
 from analysis.statistics.arms import MIN_T_RUNS
 from analysis.statistics.claim_file import Claim, Claims
-from analysis.statistics.intervals import Interval, detectable, holm, verdict, welch
+from analysis.statistics.intervals import Interval, Rule, detectable, holm, verdict, welch
 from analysis.statistics.pairs import Sample
 from analysis.statistics.samples import members_of, sample_of
 
@@ -25,7 +25,8 @@ class Result:
     """One row decided on one experiment. sample: the values and the runs they come from.
 
     plain: the interval at the file's level. interval: the one that decides, for a primary row at Holm's level. Both on
-    the scale of the effects; ``record`` and ``text`` are in the claim's unit.
+    the scale of the effects; ``record`` and ``text`` are in the claim's unit. n_min: seeds without which nothing is
+    decided, infinite for an experiment without rules.
     """
 
     claim: Claim
@@ -36,6 +37,8 @@ class Result:
     p_holm: float
     verdict: str
     reason: str
+    rule: Rule
+    n_min: float
 
     @property
     def text(self) -> str:
@@ -154,9 +157,11 @@ def _decide(runs: Runs, claims: Claims, experiment: str) -> list[Result]:
     for at, (claim, sample) in enumerate(zip(claims.rows, samples, strict=True)):
         p_holm, alpha = corrected.get(at, (math.nan, 1 - claims.level))
         interval = sample.interval(1 - alpha)
-        decided = verdict(interval, claim.rule(entry["delta"] if entry else ""), enough[at], sample.capped)
+        rule = claim.rule(entry["delta"] if entry else "")
+        decided = verdict(interval, rule, enough[at], sample.capped)
         reason = _reason(sample, n_min[at], claim.against)
-        results.append(Result(claim, experiment, sample, plain[at], interval, p_holm, decided, reason))
+        found = Result(claim, experiment, sample, plain[at], interval, p_holm, decided, reason, rule, n_min[at])
+        results.append(found)
     return results
 
 

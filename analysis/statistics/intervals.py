@@ -90,20 +90,28 @@ def welch(a: Values, b: Values, level: float = 0.95) -> Interval:
     return student(estimate, sd, math.sqrt(va + vb), n, float(df), level)
 
 
+def t_power(effect: float, sd: float, n: int, level: float = 0.95) -> float:
+    """Probability that the t interval of n normal effects with this mean and sd lies beyond 0, on the effect's side.
+
+    That is the power of the two-sided test, but for findings of the wrong sign. From the noncentral t distribution
+    (``scipy.stats.nct``). NaN for fewer than 2 effects and where ``sd`` is not positive.
+    """
+    if n < 2 or not sd > 0:
+        return math.nan
+    quantile = special.stdtrit(n - 1, (1 + level) / 2)
+    return float(stats.nct.sf(quantile, n - 1, abs(effect) / sd * math.sqrt(n)))
+
+
 def detectable(sd: float, n: int, level: float = 0.95, power: float = POWER) -> float:
     """The smallest true effect that such an experiment of n runs finds with probability ``power``, in the unit of
     ``sd``: 3.26 sd at 3 runs, 1.68 sd at 5. About 1.3 times the interval's half-width, at which power is half.
 
-    ``sd`` is taken as the true one. Power of the t test from the noncentral t distribution (``scipy.stats.nct``).
+    ``sd`` is taken as the true one (``t_power``).
     """
     if n < 2 or not sd > 0:
         return 0.0 if n > 1 and sd == 0 else math.nan
-    quantile = special.stdtrit(n - 1, (1 + level) / 2)
-
-    def lacking(effect: float) -> float:
-        return float(stats.nct.sf(quantile, n - 1, effect * math.sqrt(n))) - power
-
-    return sd * float(optimize.brentq(lacking, 0, 20 * quantile / math.sqrt(n)))
+    most = 20 * special.stdtrit(n - 1, (1 + level) / 2) / math.sqrt(n)
+    return sd * float(optimize.brentq(lambda effect: t_power(effect, 1, n, level) - power, 0, most))
 
 
 def holm(p: Values, alpha: float = 0.05) -> tuple[list[float], list[float]]:
