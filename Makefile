@@ -72,7 +72,7 @@ eval: setup  ## evaluate the runs in RUNS on BENCHMARK (k answers a question: AR
 readme: setup  ## the README's figure and tables, generated from results/reference
 	$(PY) -m analysis.report.readme results/reference
 
-docs: setup  ## the pages of docs/ that are generated: every recorded column, every setting
+docs: setup  ## the pages of docs/ that are generated: every recorded column, every setting, the GPU presets
 	$(PY) -m harness.reference
 
 lint: setup  ## ruff, the type checker, and which package may import which

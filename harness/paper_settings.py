@@ -1,10 +1,12 @@
-"""The paper's experiments as presets: every value beside the paper's (arXiv 2602.05261), and why where it states none.
+"""The paper's experiments as presets: every value beside the paper's (arXiv 2602.05261) and beside that of verl's own
+example for the model, and why where it is another.
 
     python -m harness.paper_settings
     python -m harness.paper_settings text_dense
 
-The paper's side is results/paper/settings.yaml, ours the resolved configuration; the reasons are ``harness.choices``
-of the preset's files, a mapping from a key to one sentence. Prints Markdown.
+The paper's side is results/paper/settings.yaml, verl's results/paper/verl_examples.yaml, ours the resolved
+configuration; the reasons are ``harness.choices`` of the preset's files, a mapping from a key, or from a block of keys,
+to one sentence. Prints Markdown, which docs/presets.md keeps.
 """
 
 import re
@@ -18,11 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.config import ConfigError, compose, say_error
 from harness.paths import ROOT
+from harness.verl_examples import EXAMPLES, Example, load_examples
 
 SETTINGS = ROOT / "results" / "paper" / "settings.yaml"
 PRESETS = ("text_dense", "text_moe", "multimodal", "multimodal_mix", "text_dense_1gpu")
-AS_STATED = "as stated"
-NOT_STATED = "not stated"
+AS_STATED, AS_IN_VERL = "as stated", "as in verl's example"
+NOTHING = "-"
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
 GPUS_PER_NODE = 8
@@ -30,10 +33,12 @@ GPUS_PER_NODE = 8
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. key: of the resolved configuration, ``ours`` its value; ``paper`` in the paper's words."""
+    """One line of the table. key: of the resolved configuration, ``ours`` its value; ``paper`` in the paper's words,
+    ``verl`` in verl's example; ``NOTHING`` where there is none."""
 
     key: str
     paper: str
+    verl: str
     ours: str
     why: str
 
@@ -116,25 +121,27 @@ def load_settings() -> dict[str, Any]:
     return yaml.safe_load(SETTINGS.read_text())
 
 
-def table(config: DictConfig, settings: Mapping[str, Any]) -> list[Row]:
-    """Every statement and every choice of a preset; raises ``ConfigError`` for a value that has neither.
+def table(config: DictConfig, settings: Mapping[str, Any], example: Example) -> list[Row]:
+    """Every statement of the paper, every setting of verl's example and every choice of a preset.
 
-    A value that differs from the paper's needs a reason in ``harness.choices``; a reason needs a key that is there.
+    A value that differs from the paper's, or from verl's where the paper says nothing, needs a reason in
+    ``harness.choices``; a reason needs a key that is there. Raises ``ConfigError`` for what lacks either.
     """
     name = config.harness.get("setting")
     if name not in settings["settings"]:
         known = ", ".join(settings["settings"])
         raise ConfigError(f"harness.setting={name} of {config.harness.experiment}: no setting of the paper ({known})")
     reasons = choices(config)
-    rows = list(_stated(config, {**settings["common"], **settings["settings"][name]}, name, reasons))
-    shown = {row.key for row in rows}
     for fact, key in UNSTATED.items():
         if settings["common"][fact] is None and key not in reasons:
             raise ConfigError(f"{key}: the paper states no {fact}, so harness.choices must say why this value")
-    rows += [
-        Row(key, NOT_STATED, _text(_value(config, key)), reason) for key, reason in reasons.items() if key not in shown
-    ]
-    return rows
+    stated = {**settings["common"], **settings["settings"][name]}
+    rows = {row.key: row for row in _stated(config, stated, name, example)}
+    rows |= {key: _of_verl(config, key, example) for key in example.values if key not in rows}
+    for key, reason in reasons.items():
+        if not any(f"{one}.".startswith(f"{key}.") for one in rows):
+            rows[key] = Row(key, NOTHING, NOTHING, _text(_value(config, key)), reason)
+    return list(rows.values())
 
 
 def choices(config: DictConfig) -> dict[str, str]:
@@ -143,23 +150,46 @@ def choices(config: DictConfig) -> dict[str, str]:
     return {key: reason for key, reason in content.items() if reason is not None}
 
 
-def _stated(config: DictConfig, stated: Mapping[str, Any], setting: str, reasons: Mapping[str, str]) -> Iterator[Row]:
+def _reason(config: DictConfig, key: str) -> str | None:
+    """The reason of a key, or of the smallest block of keys that it is in."""
+    reasons = choices(config)
+    while key and key not in reasons:
+        key = key.rpartition(".")[0]
+    return reasons.get(key)
+
+
+def _stated(config: DictConfig, stated: Mapping[str, Any], setting: str, example: Example) -> Iterator[Row]:
     for one in STATEMENTS:
         if one.text and not setting.startswith("text"):
             continue
         key = next((key for key in one.keys if OmegaConf.select(config, key) is not None), one.keys[0])
-        value, meant = _value(config, key), one.meaning(stated[one.name])
+        value, meant, reason = _value(config, key), one.meaning(stated[one.name]), _reason(config, key)
         holds = value in meant if isinstance(meant, tuple) else value == meant
-        if not holds and key not in reasons:
+        if not holds and reason is None:
             raise ConfigError(f"{key}={value}, the paper has {stated[one.name]}, and harness.choices does not say why")
-        yield Row(key, _text(stated[one.name]) + one.unit, _text(value), reasons.get(key, AS_STATED))
+        verl = _text(example.values[key]) if key in example.values else NOTHING
+        yield Row(key, _text(stated[one.name]) + one.unit, verl, _text(value), reason or AS_STATED)
+
+
+def _of_verl(config: DictConfig, key: str, example: Example) -> Row:
+    verl = example.values[key]
+    if key in example.absent:
+        if OmegaConf.select(config, key) is not None:
+            raise ConfigError(f"{key}: {EXAMPLES.name} says that it is absent, and {config.harness.experiment} has it")
+        return Row(key, NOTHING, _text(verl), NOTHING, example.absent[key])
+    value, reason = _value(config, key), _reason(config, key)
+    if value != verl and reason is None:
+        raise ConfigError(f"{key}={value}, verl's example has {verl}, and harness.choices does not say why")
+    return Row(key, NOTHING, _text(verl), _text(value), reason or AS_IN_VERL)
 
 
 def _value(config: DictConfig, key: str) -> Any:
     missing = object()
     value = OmegaConf.select(config, key, default=missing)
     if value is missing:
-        raise ConfigError(f"{key}: no such key in {config.harness.experiment}, though harness.choices gives a reason")
+        raise ConfigError(
+            f"{key}: no such key in {config.harness.experiment}, though harness.choices or {EXAMPLES.name} has it"
+        )
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
@@ -177,11 +207,21 @@ def _text(value: Any) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = ["| key | paper | ours | why |", "|---|---|---|---|"]
+    lines = ["| key | paper | verl's example | ours | why |", "|---|---|---|---|---|"]
     for row in rows:
-        cells = (f"`{row.key}`", row.paper, row.ours, row.why)
+        cells = (f"`{row.key}`", row.paper, row.verl, row.ours, row.why)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def section(name: str) -> str:
+    """The table of a preset under its heading, with the source of verl's column."""
+    example = load_examples().get(name)
+    if example is None:
+        raise ConfigError(f"experiment={name}: no preset; these are: {', '.join(PRESETS)}")
+    rows = table(compose([f"experiment={name}", f"algo={example.algo}"]), load_settings(), example)
+    source = f"verl's example: {example.source}, {example.trains}. Ours: `algo={example.algo}`."
+    return f"## {name}\n\n{source}\n\n{markdown(rows)}\n"
 
 
 def main(names: Sequence[str]) -> int:
@@ -191,7 +231,7 @@ def main(names: Sequence[str]) -> int:
         return 0
     try:
         for name in names or PRESETS:
-            print(f"## {name}\n\n{markdown(table(compose([f'experiment={name}']), load_settings()))}\n")
+            print(section(name))
     except ConfigError as error:
         say_error(error)
         return 2

@@ -1,16 +1,17 @@
-"""The generated pages of docs, docs/records.md and docs/configuration.md: ``python -m harness.reference``.
+"""The generated pages of docs: records.md, configuration.md and presets.md, by ``python -m harness.reference``.
 
-Columns and their sentences come from ``harness.rundir``, settings and their comments from the files of conf.
+Columns and their sentences come from ``harness.rundir``, settings and their comments from the files of conf, the
+presets' tables from ``harness.paper_settings``.
 """
 
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import rundir
+from harness import paper_settings, rundir
 from harness.paths import CONF, ROOT
 
 DOCS = ROOT / "docs"
@@ -200,9 +201,30 @@ def records_page() -> str:
     return "\n".join(lines)
 
 
-def pages() -> dict[Path, str]:
-    """Each generated page with its content."""
-    return {DOCS / "records.md": records_page(), DOCS / "configuration.md": configuration_page()}
+def presets_page() -> str:
+    """docs/presets.md: every setting of the GPU presets beside the paper's and verl's."""
+    lines = [
+        "# The GPU presets, key by key",
+        "",
+        NOTE,
+        "",
+        "**In short.** For each preset: what the paper (arXiv 2602.05261) states, what verl's own example for the",
+        "model sets, what we set, and why. `-`: nothing is stated or set there. Every difference has a reason; a test",
+        "fails where one is missing. The presets have not run on GPUs yet.",
+        "",
+        "The paper's column is its text: the script of its authors (`train.sh` in",
+        "<https://github.com/murphy4122/LUSPO>) was not at hand. verl's examples are those of its tag v0.9.0, the last",
+        "before 0.9.1, which is used here. `python -m harness.paper_settings PRESET` prints one table.",
+        "",
+    ]
+    return "\n".join(lines) + "\n" + "\n".join(map(paper_settings.section, paper_settings.PRESETS))
+
+
+PAGES: dict[Path, Callable[[], str]] = {
+    DOCS / "records.md": records_page,
+    DOCS / "configuration.md": configuration_page,
+    DOCS / "presets.md": presets_page,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -210,7 +232,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     said = (__doc__ or "").split("\n\n")[0]
     argparse.ArgumentParser(prog="python -m harness.reference", description=said).parse_args(argv)
     DOCS.mkdir(exist_ok=True)
-    for path, content in pages().items():
+    for path, page in PAGES.items():
+        content = page()
         if not path.exists() or path.read_text() != content:
             path.write_text(content)
             print(f"wrote {path.relative_to(ROOT)}")

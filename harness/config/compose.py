@@ -46,6 +46,7 @@ def register() -> None:
     )
     OmegaConf.register_new_resolver("jobs", side_by_side, replace=True)
     OmegaConf.register_new_resolver("level", importance_sampling_level, replace=True)
+    OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)
 
 
 def side_by_side(memory_gb: float) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.config import ConfigError, schema
 from harness.config.secrets import refuse_secrets
-from harness.doctor import files
+from harness.doctor import files, verl_keys
 from harness.grading import components
 from harness.losses.registry import spec_of
 from harness.paths import LONGEST_RAY_FOLDER
@@ -17,17 +17,6 @@ from harness.rundir.rounding import BF16_TOKEN_NOISE, clipped_by_rounding, lengt
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
 ATTENTION, FLASH = "actor_rollout_ref.model.override_config.attn_implementation", "flash_attention_2"  # verl's default
-# Keys that do not do what they seem to: key -> (default, what verl 0.9.1 does with it, what to set instead).
-MISLEADING = {
-    f"{ACTOR}.grad_clip": (1.0, "reads it nowhere", f"{ACTOR}.optim.clip_grad"),
-    f"{ACTOR}.optim.grad_clip": (None, "lets it overrule clip_grad", f"{ACTOR}.optim.clip_grad"),
-    f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size": (
-        1,
-        "also has it beside the actor, and nothing here would know of it",
-        "harness.sequence_parallel_size",
-    ),
-    f"{ACTOR}.optim.warmup_style": (None, "lets it overrule lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type"),
-}
 OURS = ("harness.", "data.", "trainer.", "reward.reward_kwargs.")  # verl leaves values open that it never reads
 # What the transformers rollout does not do: key -> the only value, and why.
 TRANSFORMERS = (
@@ -55,12 +44,6 @@ def _open_values(flat: dict[str, Any]) -> None:
     for key, value in flat.items():
         if value == "???" and key.startswith(OURS):
             raise ConfigError(f"{key} has no value; give {key}=..., or an experiment or task that sets it")
-
-
-def _misleading_keys(flat: dict[str, Any]) -> None:
-    for key, (default, what, instead) in MISLEADING.items():
-        if flat.get(key, default) != default:
-            raise ConfigError(f"{key}={flat[key]}: verl {what}; set {instead}")
 
 
 def _unsupported(flat: dict[str, Any]) -> None:
@@ -221,7 +204,9 @@ SETTINGS = (
     refuse_secrets,
     _open_values,
     schema.check,
-    _misleading_keys,
+    verl_keys.engine,
+    verl_keys.misleading,
+    verl_keys.determinism,
     _unsupported,
     _sequence_parallel,
     _rollout_correction,

@@ -247,6 +247,7 @@ def test_the_sweeps_of_the_project() -> None:
     assert len(jobs("factorial")) == 4 * 5
     assert len(jobs("onpolicy")) == 4 * 5
     assert len(jobs("laptop")) == 2 * 3 * 5
+    assert len(jobs("routing_replay")) == 3 * 3
 
 
 @pytest.mark.parametrize("name", ["factorial", "onpolicy", "laptop"])

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from harness.config import ConfigError, flatten
 from harness.config.matching import SEED, arm_name, classify, is_execution
 from harness.doctor.rules import check
-from harness.paper_settings import PRESETS, STATEMENTS, choices, load_settings, main, markdown, table
+from harness.paper_settings import AS_IN_VERL, NOTHING, PRESETS, STATEMENTS, Row, choices, load_settings, main, markdown
+from harness.paper_settings import table as full_table
 from harness.paths import CONF
+from harness.verl_examples import load_examples
 
 ALGOS = sorted(path.stem for path in (CONF / "algo").glob("*.yaml"))
 PAPER = [name for name in PRESETS if name != "text_dense_1gpu"]
@@ -309,6 +312,45 @@ def test_algorithms_and_seeds_of_a_preset_are_matched(
     assert len(prints) == 1
 
 
+class TestRoutingReplay:
+    """R3: updates with the experts that the rollout chose. verl wants two keys for it, of which one is set here."""
+
+    MODE = f"{MEGATRON}.router_replay.mode"
+    KEPT = f"{ROLLOUT}.enable_rollout_routing_replay"
+
+    def test_verl_accepts_the_sweep_and_its_arms_are_matched(
+        self, composed: Callable[..., Any], flat: Callable[..., Flat], local: Flat
+    ) -> None:
+        from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+        words = ("experiment=text_moe", "sweep=routing_replay")
+        config = composed(*words)
+        validate_config(config, use_reference_policy=False, use_critic=False)
+        actor: Any = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+        rollout: Any = omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+        assert actor.engine.router_replay.mode == "R3"
+        assert rollout.enable_rollout_routing_replay is True
+        prints = set()
+        for algo in OmegaConf.load(CONF / "sweep" / "routing_replay.yaml").hydra.sweeper.params.algo.split(","):
+            whole = flat(*words, f"algo={algo}")
+            assert check({**whole, **local}) == []
+            assert arm_name(whole, [*words, f"algo={algo}"]) == algo
+            prints.add(classify(whole, {}).fingerprint)
+        assert len(prints) == 1
+        assert prints != {classify(flat("experiment=text_moe"), {}).fingerprint}
+
+    @pytest.mark.parametrize(("mode", "kept"), [("disabled", False), ("R2", False), ("R3", True)])
+    def test_one_override_makes_an_arm_of_it(self, flat: Callable[..., Flat], mode: str, kept: bool) -> None:
+        words = ["experiment=text_moe", f"{self.MODE}={mode}"]
+        config = flat(*words)
+        assert (config[self.MODE], config[self.KEPT]) == (mode, kept)
+        assert arm_name(config, words) == f"grpo,actor.megatron.router_replay.mode={mode}"
+
+    def test_without_megatron_it_is_refused(self, flat: Callable[..., Flat]) -> None:
+        with pytest.raises(ConfigError, match=r"router_replay.mode=R3: .*strategy is fsdp2"):
+            check(flat("experiment=text_dense", "sweep=routing_replay"))
+
+
 def test_no_key_of_fsdp_is_in_the_megatron_preset(flat: Callable[..., Flat]) -> None:
     moe, dense = flat("experiment=text_moe"), flat("experiment=text_dense")
     assert [key for key in moe if "fsdp_config" in key or "ulysses" in key] == []
@@ -325,6 +367,19 @@ def lines_of(path: Path) -> Iterator[tuple[str, Any]]:
     yield from flatten({key: value for key, value in content.items() if key != "hydra"}).items()
 
 
+def table(config: DictConfig, name: str = "text_dense", **values: Any) -> list[Row]:
+    """The preset's table; ``values`` overrule those of verl's example, a point in a key being two underscores."""
+    example = load_examples()[name]
+    example = replace(example, values={**example.values, **{k.replace("__", "."): v for k, v in values.items()}})
+    return full_table(config, load_settings(), example)
+
+
+@pytest.fixture(scope="session")
+def beside_verl(composed: Callable[..., Any]) -> Callable[[str], DictConfig]:
+    """``beside_verl(name)``: the preset with the algorithm of verl's example. Read only."""
+    return lambda name: composed(f"experiment={name}", f"algo={load_examples()[name].algo}")
+
+
 FILES = {
     "text_dense": ("gpu_fsdp", "qwen25_7b", "dapo_math_17k"),
     "text_moe": ("gpu_megatron", "qwen3_30b_a3b", "dapo_math_17k"),
@@ -337,11 +392,11 @@ FILES = {
 class TestTable:
     @pytest.mark.parametrize("name", PRESETS)
     def test_every_value_that_a_preset_sets_and_that_can_change_what_is_learnt_is_in_it(
-        self, composed: Callable[..., Any], flat: Callable[..., Flat], name: str
+        self, beside_verl: Callable[[str], DictConfig], flat: Callable[..., Flat], name: str
     ) -> None:
         """Set by interpolation: follows another value. Of the reference model and the critic: neither is built."""
-        config, whole = composed(f"experiment={name}"), flat(f"experiment={name}")
-        shown = [row.key for row in table(config, load_settings())]
+        config, whole = beside_verl(name), flat(f"experiment={name}")
+        shown = [row.key for row in table(config, name)]
         files = [CONF / "experiment" / f"{name}.yaml"]
         files += [
             CONF / group / f"{file}.yaml"
@@ -360,17 +415,34 @@ class TestTable:
         assert unexplained == []
 
     @pytest.mark.parametrize("name", PRESETS)
-    def test_each_key_is_there_once_and_has_a_reason(self, composed: Callable[..., Any], name: str) -> None:
-        rows = table(composed(f"experiment={name}"), load_settings())
+    def test_each_key_is_there_once_and_has_a_reason(self, beside_verl: Callable[[str], DictConfig], name: str) -> None:
+        rows = table(beside_verl(name), name)
         keys = [row.key for row in rows]
         assert len(keys) == len(set(keys))
-        assert all(row.why and row.ours and row.paper for row in rows)
+        assert all(row.why and row.ours and row.paper and row.verl for row in rows)
+
+    @pytest.mark.parametrize("name", PRESETS)
+    def test_every_setting_of_verls_example_is_in_it_and_no_difference_is_without_a_reason(
+        self, beside_verl: Callable[[str], DictConfig], flat: Callable[..., Flat], name: str
+    ) -> None:
+        example = load_examples()[name]
+        whole = flat(f"experiment={name}", f"algo={example.algo}")
+        rows = {row.key: row for row in table(beside_verl(name), name)}
+        for key, value in example.values.items():
+            assert rows[key].verl != NOTHING
+            assert (key in whole) != (key in example.absent)
+            if key in example.absent:
+                assert (rows[key].ours, rows[key].why) == (NOTHING, example.absent[key])
+            elif whole[key] != value:
+                assert rows[key].why != AS_IN_VERL
+            elif rows[key].paper == NOTHING:
+                assert rows[key].ours == rows[key].verl
 
     @pytest.mark.parametrize("name", PRESETS)
     def test_its_values_are_those_of_the_run(
-        self, composed: Callable[..., Any], flat: Callable[..., Flat], name: str
+        self, beside_verl: Callable[[str], DictConfig], flat: Callable[..., Flat], name: str
     ) -> None:
-        ours = {row.key: row.ours for row in table(composed(f"experiment={name}"), load_settings())}
+        ours = {row.key: row.ours for row in table(beside_verl(name), name)}
         config = flat(f"experiment={name}")
         for key in (
             f"{ACTOR}.optim.lr",
@@ -405,21 +477,47 @@ class TestTable:
         ],
     )
     def test_a_value_other_than_the_papers_without_a_reason_is_refused(
-        self, composed: Callable[..., Any], key: str, value: Any, words: str
+        self, beside_verl: Callable[[str], DictConfig], key: str, value: Any, words: str
     ) -> None:
-        config = copy.deepcopy(composed("experiment=text_dense"))
+        config = copy.deepcopy(beside_verl("text_dense"))
         OmegaConf.update(config, key, value)
         with pytest.raises(ConfigError, match=words):
-            table(config, load_settings())
+            table(config)
 
-    def test_with_a_reason_it_is_shown(self, composed: Callable[..., Any]) -> None:
-        config = copy.deepcopy(composed("experiment=text_dense"))
+    def test_a_value_other_than_verls_without_a_reason_is_refused(
+        self, beside_verl: Callable[[str], DictConfig]
+    ) -> None:
+        with pytest.raises(ConfigError, match=r"data.truncation=error, verl's example has left, and harness.choices"):
+            table(beside_verl("text_dense"), data__truncation="left")
+
+    def test_a_setting_of_verls_that_is_neither_here_nor_marked_as_absent_is_refused(
+        self, beside_verl: Callable[[str], DictConfig]
+    ) -> None:
+        with pytest.raises(ConfigError, match=r"data.gone: no such key in text_dense"):
+            table(beside_verl("text_dense"), data__gone=1)
+
+    def test_a_setting_that_is_marked_as_absent_and_is_here_is_refused(
+        self, beside_verl: Callable[[str], DictConfig]
+    ) -> None:
+        example = replace(load_examples()["text_dense"], absent={"data.truncation": "renamed"})
+        with pytest.raises(ConfigError, match=r"data.truncation: .* absent, and text_dense has it"):
+            full_table(beside_verl("text_dense"), load_settings(), example)
+
+    def test_the_reason_of_a_block_holds_for_its_keys(self, beside_verl: Callable[[str], DictConfig]) -> None:
+        rows = {row.key: row.why for row in table(beside_verl("text_dense"))}
+        reason = rows["actor_rollout_ref.ref.fsdp_config.param_offload"]
+        assert reason == choices(beside_verl("text_dense"))["actor_rollout_ref.ref"]
+        assert "actor_rollout_ref.ref" not in rows, "the block has no line of its own"
+        assert rows["reward.reward_kwargs.pool"], "one whose keys are not in the table has"
+
+    def test_with_a_reason_it_is_shown(self, beside_verl: Callable[[str], DictConfig]) -> None:
+        config = copy.deepcopy(beside_verl("text_dense"))
         config.actor_rollout_ref.actor.optim.lr = 2e-6
         config.harness.choices = {**config.harness.choices, f"{ACTOR}.optim.lr": "faster | riskier"}
-        rows = table(config, load_settings())
+        rows = table(config)
         (row,) = (row for row in rows if row.key == f"{ACTOR}.optim.lr")
-        assert (row.paper, row.ours, row.why) == ("1e-06", "2e-06", "faster | riskier")
-        assert f"| `{ACTOR}.optim.lr` | 1e-06 | 2e-06 | faster \\| riskier |" in markdown(rows).splitlines()
+        assert (row.paper, row.verl, row.ours, row.why) == ("1e-06", "1e-06", "2e-06", "faster | riskier")
+        assert f"| `{ACTOR}.optim.lr` | 1e-06 | 1e-06 | 2e-06 | faster \\| riskier |" in markdown(rows).splitlines()
 
     @pytest.mark.parametrize(
         ("key", "reason", "words"),
@@ -430,19 +528,20 @@ class TestTable:
         ids=["missing", "stale"],
     )
     def test_a_missing_and_a_stale_reason_are_refused(
-        self, composed: Callable[..., Any], key: str, reason: str | None, words: str
+        self, beside_verl: Callable[[str], DictConfig], key: str, reason: str | None, words: str
     ) -> None:
-        config = copy.deepcopy(composed("experiment=text_dense"))
+        config = copy.deepcopy(beside_verl("text_dense"))
         config.harness.choices = {**config.harness.choices, key: reason}
         with pytest.raises(ConfigError, match=words):
-            table(config, load_settings())
+            table(config)
 
     def test_on_the_command_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["text_moe"]) == 0
         out = capsys.readouterr().out
-        assert out.startswith("## text_moe\n\n| key | paper | ours | why |\n|---|---|---|---|\n")
-        assert "| `trainer.nnodes` | 32 GPUs | 4 | as stated |" in out
+        assert out.startswith("## text_moe\n\nverl's example: [examples/gspo_trainer/run_qwen3_30b_a3b_megatron.sh](")
+        assert "\n\n| key | paper | verl's example | ours | why |\n|---|---|---|---|---|\n" in out
+        assert "| `trainer.nnodes` | 32 GPUs | 1 | 4 | as stated |" in out
 
     def test_an_unknown_name_ends_in_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["nope"]) == 2
-        assert capsys.readouterr().err.startswith("error: experiment=nope: no such experiment")
+        assert capsys.readouterr().err.startswith("error: experiment=nope: no preset; these are: text_dense, text_moe")

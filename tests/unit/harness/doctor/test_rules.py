@@ -12,6 +12,7 @@ from model_files import write_data, write_model
 from harness.config import ConfigError
 from harness.doctor import files, rules
 from harness.doctor.rules import check
+from harness.doctor.verl_keys import ENVIRONMENT, FLASH_CROSS_ENTROPY
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
@@ -92,6 +93,18 @@ def test_two_checkpoints_or_more_may_be_kept(good: dict[str, Any], keep: int | N
             (f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size=2", "set harness.sequence_parallel_size"),
         ),
         (
+            {f"{ROLLOUT}.full_determinism": True},
+            (f"{ROLLOUT}.full_determinism=True", "one engine", f"{ENVIRONMENT}.VLLM_BATCH_INVARIANT='\"1\"'"),
+        ),
+        (
+            {f"{ACTOR}.fsdp_config.full_determinism": True, "trainer.device": "cuda"},
+            (f"{ACTOR}.fsdp_config.full_determinism=true", "bfloat16", f"{FLASH_CROSS_ENTROPY}='\"0\"'"),
+        ),
+        (
+            {f"{ACTOR}.megatron.router_replay.mode": "R3"},
+            (f"{ACTOR}.megatron.router_replay.mode=R3", f"{ACTOR}.strategy is fsdp2", "experiment=text_moe"),
+        ),
+        (
             {"algorithm.rollout_correction.rollout_is": "token", f"{ROLLOUT}.top_p": 0.7},
             ("algorithm.rollout_correction.rollout_is", "top_p=0.7", f"set {ROLLOUT}.top_p=1"),
         ),
@@ -145,6 +158,8 @@ def test_the_group_size_that_is_proposed_passes_and_none_that_passes_is_nearer(
         {f"{ACTOR}.policy_loss.loss_mode": "geo_mean"},
         {f"{ACTOR}.use_dynamic_bsz": True, f"{ACTOR}.ppo_micro_batch_size_per_gpu": None},
         {f"{ROLLOUT}.tensor_model_parallel_size": 2, f"{ROLLOUT}.name": "vllm"},
+        {f"{ACTOR}.fsdp_config.full_determinism": True},
+        {f"{ACTOR}.fsdp_config.full_determinism": True, "trainer.device": "cuda", FLASH_CROSS_ENTROPY: "0"},
         {f"{ACTOR}.ppo_mini_batch_size": 16},
         {"trainer.n_gpus_per_node": 2, f"{ACTOR}.ppo_micro_batch_size_per_gpu": 16},
         {"data.train_batch_size": 32},
