@@ -85,7 +85,7 @@ def layouts(flat: Flat, here: int, cpu: bool) -> tuple[list[Layout], list[str]]:
 def checked_config(config: DictConfig, layout: Layout, folder: Path, cpu: bool) -> DictConfig:
     """``actor_rollout_ref`` of the run for one layout: the same engine, loss and arithmetic, and ``SET``."""
     plain: Any = OmegaConf.to_container(config.actor_rollout_ref, resolve=True)
-    part = OmegaConf.create(plain)
+    part: Any = OmegaConf.create(plain)
     megatron = part.actor.strategy == "megatron"
     descent = {"actor.optim.optimizer": "sgd" if megatron else "SGD"}
     machine = {"model.override_config.attn_implementation": "sdpa"} if cpu else {}

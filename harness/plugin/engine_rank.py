@@ -120,7 +120,7 @@ def training_worker(config: DictConfig) -> tuple[TrainingWorker, ActorConfig]:
 def update(worker: TrainingWorker, batch: dict[str, Tensor], case: dict[str, Any], temperature: float) -> None:
     """One update of the worker's model by this rank's share of the batch, cut into micro-batches as ``case`` says."""
     rank, ranks = worker.engine.get_data_parallel_rank(), worker.engine.get_data_parallel_size()
-    share = {name: tensor[rank::ranks].contiguous() for name, tensor in batch.items()}
+    share: dict[str, Any] = {name: tensor[rank::ranks].contiguous() for name, tensor in batch.items()}
     data = left_right_2_no_padding(tu.get_tensordict(share, {"temperature": temperature}))
     tu.assign_non_tensor(
         data,

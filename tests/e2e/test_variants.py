@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from e2e.launching import ordered, rows, run_dir, train
+from e2e.launching import learnt, ordered, rows, run_dir, train
 
 from harness.rundir import find_runs
 
@@ -72,6 +72,16 @@ def test_stock_agent_loop_gives_the_same_responses(one_rank, tmp_path):
           "actor_rollout_ref.rollout.agent.default_agent_loop=seeded", "reward.num_workers=1")  # fmt: skip
     (run,) = find_runs(tmp_path)
     assert_same_responses(one_rank, run)
+
+
+def test_workers_that_are_forks_learn_what_plain_ones_learn(one_rank, tmp_path):
+    """Bit for bit: with the fork server, which is the default on the CPU, and with a Python for every worker."""
+    assert "fork_client.py" in "".join(path.read_text() for path in one_rank.path.glob("attempts/*/log.txt"))
+    train(tmp_path, "algo=grpo_sum", *SHORT, "harness.fork_server=false")
+    (run,) = find_runs(tmp_path)
+    assert learnt(run) == learnt(one_rank)
+    for step in (1, 2):
+        pd.testing.assert_frame_equal(rows(run, step), rows(one_rank, step), check_exact=True)
 
 
 def test_error_in_the_rollout_is_the_reason_that_the_user_reads(tmp_path):
