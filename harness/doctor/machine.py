@@ -1,5 +1,6 @@
 """Checks of this machine: GPUs, cores and memory, disk."""
 
+import ctypes
 import math
 import os
 import shutil
@@ -20,6 +21,7 @@ ROW_BYTES = 100  # of one response's row on disk, about twice what the reference
 STEP_BYTES = 20_000  # of one step's metrics and log, likewise
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 DRIVER = Path("/dev/nvidiactl")
+NUMA = "libnuma.so"
 
 
 def gpus(flat: Flat) -> Iterator[Finding]:
@@ -97,6 +99,7 @@ def update_bytes(flat: Flat) -> float | None:
 
 def host(flat: Flat) -> Iterator[Finding]:
     """Cores for the ranks, and memory for one run's peak."""
+    yield from _binding(flat)
     cores = os.cpu_count() or 1
     ranks = flat["trainer.n_gpus_per_node"] * (flat["trainer.nnodes"] if local(flat) else 1)
     if cores < ranks:
@@ -114,6 +117,18 @@ def host(flat: Flat) -> Iterator[Finding]:
         yield warning(found, "end what else uses memory here")
     else:
         yield ok(found)
+
+
+def _binding(flat: Flat) -> Iterator[Finding]:
+    """verl binds a worker to the cores beside its GPU with this library, and without it only prints a line."""
+    if flat["trainer.device"] == "cpu" or not local(flat):
+        return
+    try:
+        ctypes.CDLL(NUMA)
+    except OSError:
+        yield warning(
+            f"no {NUMA}: workers are not bound to the cores beside their GPU", "`apt-get install libnuma-dev`"
+        )
 
 
 def memory_limit() -> int:

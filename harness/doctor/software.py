@@ -21,7 +21,11 @@ IMPORT_SECONDS = 300
 SETUP = "`make -B setup` (without -B make sees nothing to do)"
 GPU_SETUP = "`.venv/bin/pip install -e '.[gpu]'`, which brings vLLM and a CUDA build of torch"
 FLASH_ATTN = "flash-attn==2.8.3"  # as in sweeps/cluster/Dockerfile
-FLASH_SETUP = f"`.venv/bin/pip install --no-build-isolation {FLASH_ATTN}` where CUDA's compiler is"
+FLASH_SETUP = (
+    f"`.venv/bin/pip install --no-build-isolation {FLASH_ATTN}` after `.[gpu]` and where CUDA's compiler is (it has no "
+    f"build for this torch, and does not compile with torch 2.13); or without it +{ATTENTION}=sdpa "
+    "harness.sequence_parallel_size=1, slower"
+)
 MEGATRON_SETUP = (
     "Megatron-Core and Megatron-Bridge, which https://verl.readthedocs.io/en/latest/start/install.html installs"
 )

@@ -64,7 +64,8 @@ class Watch:
                     self.run.add_event(kind, step=step, attempt=int(self.attempt.name), message=message)
                     if kind in self.limits["stop_on"]:
                         return f"alert {kind}: {message}"
-        if broken := self.engine.look():
+        # An engine that is shut down after the last step may say of itself that it died.
+        if (broken := self.engine.look()) and not self._all_steps():
             return f"the rollout engine broke down: {broken}"
         return self._stalled()
 
@@ -80,6 +81,9 @@ class Watch:
         left = mean(gaps) * (self.planned - step) if gaps else None
         last = {key: row[key] for key in SHOWN if key in row}
         return {"last_step": step, "last": last, "seconds_left": left, "stage": self._stage()}
+
+    def _all_steps(self) -> bool:
+        return 0 < self.planned <= max(self.rows, default=0)
 
     def _engine_fault(self, row: Row) -> str | None:
         """By the first step, before anything was learnt; noise is what ``train`` knows of the arithmetic in use."""

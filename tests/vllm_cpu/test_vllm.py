@@ -99,6 +99,19 @@ def test_a_killed_engine_ends_the_attempt_and_the_same_command_goes_on(tmp_path:
     assert only(tmp_path).status()["attempt"] == 2
 
 
+def test_an_error_in_a_weight_sync_ends_the_attempt_with_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without ``harness.plugin.vllm_cpu`` vLLM cannot take new weights here; verl's sender waits for it all the same."""
+    monkeypatch.setenv("VLLM_PLUGINS", "none")
+    output, _ = (process := start(tmp_path, "algo=luspo", *VLLM)).communicate(timeout=900)
+    status = only(tmp_path).status()
+    assert process.returncode != 0, output
+    assert (status["state"], status["cause"], status["last_step"]) == ("failed", "lost", 0), status
+    assert "rollout engine broke down" in status["error"]
+    assert "Error" in status["error"], status
+
+
 @pytest.mark.parametrize("preset", ["text_dense", "text_dense_1gpu"])
 def test_a_gpu_presets_own_switches_run(tmp_path: Path, preset: str) -> None:
     """bf16 autocast, dynamic batches, checkpointing, chunked entropy, top_p, reward parts: the tiny model and task, and

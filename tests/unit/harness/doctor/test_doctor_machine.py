@@ -69,6 +69,16 @@ def test_ranks_without_a_core_are_warned_of(tiny: Flat, monkeypatch: pytest.Monk
     assert (found[0].level, found[0].found) == ("warning", "2 cores for 4 ranks")
 
 
+def test_the_library_that_binds_workers_to_cores(tiny: Flat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "NUMA", "no-such-library.so")
+    bound = {"harness.memory_gb": 0.1}
+    assert levels(host(tiny | bound)) == ["ok"]
+    found = list(host(cuda(tiny) | bound))
+    assert (found[0].level, found[0].remedy) == ("warning", "`apt-get install libnuma-dev`")
+    monkeypatch.setattr(machine, "NUMA", "libc.so.6")  # one that is there
+    assert levels(host(cuda(tiny) | bound)) == ["ok"]
+
+
 def test_a_checkpoint_is_three_float32_for_each_parameter_whoever_counts_them(copied: tuple[Flat, Path]) -> None:
     flat, folder = copied
     assert parameters(folder) == TINY_PARAMETERS

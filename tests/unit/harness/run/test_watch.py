@@ -272,6 +272,13 @@ def test_an_engine_that_says_no_reason_is_quoted(attempt: Attempt) -> None:
     )
 
 
+def test_an_engine_may_die_once_all_steps_are_done(tmp_path: Path) -> None:
+    attempt = Attempt(tmp_path, planned=2)
+    attempt.pass_steps(40.0, 40.0)
+    (attempt.folder / "log.txt").write_text(VLLM_SAID)
+    assert (attempt.watch.look(), attempt.watch.look()) == (None, None)
+
+
 def test_the_start_has_its_limit_for_each_stage(attempt: Attempt) -> None:
     stage = attempt.folder / STAGE_FILE
     for name in ("loading the model", "validating"):
