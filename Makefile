@@ -54,8 +54,8 @@ smoke: setup  ## try EXPERIMENT out: two steps of each algorithm, in results/smo
 doctor: setup  ## would a run of EXPERIMENT start here? one line for each check, with the remedy
 	$(PY) -m harness.doctor experiment=$(EXPERIMENT) $(ARGS)
 
-report: setup  ## figures, tables and verdicts of EXPERIMENT (or several, or reference/tiny) into results/reports
-	$(PY) -m analysis $(RUNS) --name $(NAME) $(ARGS)
+report: setup  ## the answer, figures and tables of EXPERIMENT (or several, or reference/tiny) into results/reports; CONTRAST=luspo:gspo
+	$(PY) -m analysis $(RUNS) --name $(NAME) $(addprefix --contrast ,$(subst $(comma), ,$(CONTRAST))) $(ARGS)
 
 notebook: setup  ## the same step by step: execute analysis/report.ipynb on RUNS and save it as HTML
 	@for runs in $(RUNS); do test -e $$runs || \

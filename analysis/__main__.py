@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_summary(runs)
         name = args.name or "+".join(runs.runs["experiment"].unique())
         choice = Choice(args.varies, args.only, args.exclude)
-        write_report(runs, name, args.out, FigureOptions(args.x, args.smooth, args.paper_axes, choice))
+        write_report(runs, name, args.out, FigureOptions(args.x, args.smooth, args.paper_axes, choice, args.contrast))
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -63,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
                         "in which the runs may differ; may be repeated")  # fmt: skip
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="report only runs of this "
                         "name, arm or seed (tiny/luspo/seed=0, luspo, 'seed=*'); may be repeated")  # fmt: skip
+    parser.add_argument("--contrast", action="append", default=[], metavar="A:B", help="compare arm A with arm B: "
+                        "luspo:gspo (default: the paper's pairs, others with gspo); may be repeated")  # fmt: skip
     parser.add_argument("--exclude", action="append", default=[], metavar="NAME", help="leave out runs of this "
                         "name, arm or seed; may be repeated")  # fmt: skip
     return parser

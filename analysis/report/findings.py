@@ -1,8 +1,8 @@
 """What the runs say, in full sentences: the README's findings and its short table of claims, every number computed."""
 
 import textwrap
-from collections.abc import Callable
 
+from analysis.report.answer import BASIS, points, shown
 from analysis.report.numbers import Report
 from analysis.statistics.claims import three_digits
 from analysis.statistics.factorial import INTERACTION
@@ -11,11 +11,6 @@ WIDTH = 120  # characters
 EXPERIMENT, SEEDS_EXPERIMENT = "tiny", "smollm2"
 PAIR = "luspo - gspo"
 NOT_RUN = "*Nothing yet: the runs of the experiment `{}` are not among those that were read.*"
-BASIS = {  # the bases of a comparison, in the words of a reader
-    "config-matched": "after equal numbers of steps",
-    "token-matched": "after equal numbers of tokens",
-    "movement-matched": "after equal movement of the policy (summed KL)",
-}
 SENTENCES = {  # of the claims that need the paper, or their other rows, to be understood: by id and row
     ("C6", ""): "clipping whole sequences (GSPO) clips more tokens than clipping tokens (GRPO)",
     ("C7", "GSPO"): "under GSPO a larger share of the responses with negative than with positive advantage is clipped",
@@ -54,8 +49,8 @@ def tested_claims(report: Report) -> str:
         if not result["n"] or result["verdict"] == "not tested":
             continue
         estimate = result["text"]
-        for named, shown in UNITS:
-            estimate = estimate.replace(named, shown, 1)
+        for long, short in UNITS:
+            estimate = estimate.replace(long, short, 1)
         told = f"{sentence(result)} ({result['id']})"
         lines.append(f"| {told} | {result['experiment']} | {result['verdict']} | {estimate} |")
     if len(lines) == 2:
@@ -84,16 +79,17 @@ def _length(content: Report) -> str:
     whole = _comparisons(content, "response length").get("config-matched")
     if not whole:
         return NOT_RUN.format(EXPERIMENT)
-    times = f"{_ratio(whole)} times as long as GSPO's"
+    times = f"{shown(whole, three_digits)} times as long as GSPO's"
     text = f"**LUSPO's responses end {times}**, at equal settings, {whole['n']} seeds each."
     parts = {part["part"]: part for part in content.get("attribution", ()) if part["n"]}
     alone, rest = parts.get("of it 1/|y|"), parts.get(INTERACTION)
     if not alone or not rest:
         return f"{text} What part of the loss does it was not tried: that needs also the losses `grpo` and `grpo_sum`."
+    left, interaction = shown(alone, three_digits), shown(rest, three_digits)
     return (
-        f"{text} Dropping the factor 1/|y| alone, as from GRPO to GRPO summed over tokens, gives {_ratio(alone)}. The "
-        f"remaining factor of {_ratio(rest)} is an interaction: what the same change does beyond that where ratio and "
-        "clip are of whole sequences."
+        f"{text} Dropping the factor 1/|y| alone, as from GRPO to GRPO summed over tokens, gives {left}. The remaining "
+        f"factor of {interaction} is an interaction: what the same change does beyond that where ratio and clip are of "
+        "whole sequences."
     )
 
 
@@ -109,7 +105,7 @@ def _accuracy(content: Report) -> str:
         first = "Whether the longer responses are better depends on what is held equal"
     else:
         first = "These runs show no difference in accuracy"
-    text = ", ".join(f"{_points(one)} {BASIS[name]}" for name, one in on.items())
+    text = ", ".join(f"{shown(one, points)} {BASIS[name]}" for name, one in on.items())
     return f"**{first}.** LUSPO's training accuracy minus GSPO's, in percentage points: {text}."
 
 
@@ -138,17 +134,3 @@ def _comparisons(content: Report, quantity: str) -> dict[str, Report]:
         r for r in content.get("comparisons", ()) if r["contrast"] == PAIR and r["quantity"] == quantity and r["n"]
     ]
     return {record["basis"]: record for record in records}
-
-
-def _ratio(record: Report) -> str:
-    return _between(record, three_digits)
-
-
-def _points(record: Report) -> str:
-    return _between(record, lambda value: f"{value:+.1f}")
-
-
-def _between(record: Report, shown: Callable[[float], str]) -> str:
-    if record["low"] is None:
-        return shown(record["estimate"])
-    return f"{shown(record['estimate'])} [{shown(record['low'])}, {shown(record['high'])}]"

@@ -38,14 +38,15 @@ ARM_COLUMNS: dict[str, Callable[[Run], float]] = {
 }
 
 
-def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Report:
+def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = (), contrasts: Sequence[str] = ()) -> Report:
     """The whole report: level, claims (``Result.record``; to_decide: ``power.to_decide``, None unless undecided),
     experiments, runs (one row each, failed ones included), left_out (run -> why it is not among them).
 
     Of each experiment: steps, devices, minutes, note, rules (``_rules``), verification (``counted``), attrition, arms,
     comparability, and where there is what they need: comparisons and tuning (``analysis.statistics.comparison``),
-    factorial, attribution and fork. An arm's quantities are over its finished runs: mean, and low to high, the t
-    interval at the level of the claims for 3 or more runs, minimum and maximum of 2, the value of 1.
+    factorial, attribution and fork. contrasts: the pairs of arms to compare (``comparison.chosen_pairs``).
+    An arm's quantities are over its finished runs: mean, and low to high, the t interval at the level of the claims
+    for 3 or more runs, minimum and maximum of 2, the value of 1.
     Raises ``AnalysisError`` where a contrast would be between runs that are not matched.
     """
     present = set(runs.runs["experiment"])
@@ -69,7 +70,7 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = ()) -> Repo
             "attrition": attrition(experiment_runs(part, rules), runs, experiment),
             "arms": _arms(part, rules, claims.level),
             "comparability": comparability(part, varies),
-            **_contrasts(part, rules, claims.level),
+            **_contrasts(part, rules, claims.level, contrasts),
         }
     return json_ready(report)
 
@@ -123,11 +124,11 @@ def _arms(runs: Runs, rules: Mapping[str, Any], level: float) -> list[Report]:
     return arms
 
 
-def _contrasts(runs: Runs, rules: Mapping[str, Any], level: float) -> Report:
+def _contrasts(runs: Runs, rules: Mapping[str, Any], level: float, asked: Sequence[str]) -> Report:
     """What needs certain arms or certain runs, where they are."""
     if is_fork(runs):
         return {"fork": fork_effects(fork_frame(runs), level).to_dict("records")}
-    found: Report = {"comparisons": comparisons(runs, rules, level), "tuning": tuning(runs)}
+    found: Report = {"comparisons": comparisons(runs, rules, level, asked), "tuning": tuning(runs)}
     if effects := factorial(runs, rules, level):
         found["factorial"] = effects_frame(effects).to_dict("records")
         found["attribution"] = attribution(effects).to_dict("records")

@@ -1,6 +1,7 @@
 """One HTML page of a report: opens offline, on a phone and printed. Figures are inside it."""
 
 import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
+from analysis.report.answer import answer, conditions
 from analysis.report.certificate import attrition_table, comparability_table, runs_table, verification_table
 from analysis.report.numbers import Report
 from analysis.report.sections import arms_table, claims_table, contrast_tables, of_experiment
@@ -18,6 +21,19 @@ from analysis.tables.table import Table, to_html
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDE = 1.8  # figures of a larger ratio of width to height get a line of their own
+HEADLINE, CONTRASTS = "headline", "contrasts"  # the picture beside the answer, and every pair of arms
+# The tiles of an experiment: the question that it answers, and its figures. Others, the paper's among them, come last.
+TILES = {
+    "Any two losses: how do they differ?": (CONTRASTS,),
+    "Length: how long are the responses?": (
+        "response_length", "length_right_wrong", "length_finished_truncated", "length_quantiles", "length_pressure",
+        "pressure_parts", "val_response_length",
+    ),
+    "Accuracy: are they right?": ("accuracy", "val_accuracy", "length_accuracy", "reward", "reward_parts"),
+    "Clipping: what does the loss leave out?": ("clip_fraction", "clip_by_sign", "effective_weight"),
+    "Cost and movement: what was spent?": ("spending", "entropy", "grad_norm"),
+}  # fmt: skip
+OTHERS = "After the paper's figures"
 
 
 @dataclass(frozen=True)
@@ -62,30 +78,57 @@ def render_page(name: str, report: Report, content: Content) -> str:
     """The page as text. Everything that comes from runs is escaped."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.filters["number"] = _number
-    own = own_tables(report)
-    claims = {
-        experiment: {"html": _html(table), "results": of_experiment(report, experiment)}
-        for experiment, table in zip(report["experiments"], own["claims"], strict=True)
-    }
-    figures = {
-        experiment: [
-            {"name": d.name, "title": d.title, "wide": d.wide, "data": base64.b64encode(d.png).decode()} for d in drawn
-        ]
-        for experiment, drawn in content.figures.items()
-    }
+    parts = [_experiment(report, content, experiment) for experiment in report["experiments"]]
     return environment.get_template("report.html").render(
         name=name,
         report=report,
         warnings=warnings(report),
-        claims=claims,
-        figures=figures,
-        missing=content.missing,
-        tables=[_html(table) for table in [*own["tables"], *content.benchmarks]],
-        matching=[_html(table) for table in own["matching"]],
-        run_list=[_html(table) for table in own["runs"]],
+        experiments=parts,
+        runs=_html(runs_table(report)),
+        benchmarks=[_html(table) for table in content.benchmarks],
         settings=[_html(table) for table in content.settings],
         paper=[_html(table) for table in content.paper],
     )
+
+
+def _experiment(report: Report, content: Content, experiment: str) -> dict[str, Any]:
+    """What the template shows of one experiment."""
+    figures = {drawn.name: drawn for drawn in content.figures.get(experiment, ())}
+    tiles = {title: [figures[name] for name in names if name in figures] for title, names in TILES.items()}
+    placed = {HEADLINE, *(name for names in TILES.values() for name in names)}
+    tiles[OTHERS] = [drawn for name, drawn in figures.items() if name not in placed]
+    claims = of_experiment(report, experiment)
+    return {
+        "name": experiment,
+        "answer": answer(report, experiment),
+        "conditions": conditions(report, experiment),
+        "note": report["experiments"][experiment]["note"],
+        "headline": _shown(figures[HEADLINE]) if HEADLINE in figures else None,
+        "tiles": {title: [_shown(drawn) for drawn in some] for title, some in tiles.items() if some},
+        "contrasts": [_html(table) for table in (arms_table(report, experiment), *contrast_tables(report, experiment))],
+        "claims": {"html": _html(claims_table(report, experiment)), "results": claims} if claims else None,
+        "proofs": [
+            _html(table(report, experiment)) for table in (comparability_table, verification_table, attrition_table)
+        ],
+        "missing": content.missing.get(experiment, {}),
+    }
+
+
+def _shown(drawn: Drawn) -> dict[str, Any]:
+    """The picture as lossless WebP, a third of the PNG's size, in the page's own text."""
+    packed = io.BytesIO()
+    with Image.open(io.BytesIO(drawn.png)) as picture:
+        picture.convert("RGB").save(packed, "WEBP", lossless=True)
+        width, height = picture.size
+    data = base64.b64encode(packed.getvalue()).decode()
+    return {
+        "name": drawn.name,
+        "title": drawn.title,
+        "wide": drawn.wide,
+        "data": data,
+        "width": width,
+        "height": height,
+    }
 
 
 def _html(table: Table) -> Markup:

@@ -9,17 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from analysis.figures.forest import forest
+from analysis.figures.headline import METRIC, headline, said_of, save_headline
 from analysis.figures.style import save
 from analysis.paper.audit import audit
 from analysis.paper.published import load_published
 from analysis.paper.tables import benchmark_table, paper_table
+from analysis.report.answer import answer
 from analysis.report.catalogue import FIGURES, draw_figure, missing
 from analysis.report.missing import missing_for_verdicts
-from analysis.report.numbers import build_report
-from analysis.report.page import Content, Drawn, own_tables, render_page
+from analysis.report.numbers import Report, build_report
+from analysis.report.page import CONTRASTS, HEADLINE, Content, Drawn, own_tables, render_page
 from analysis.runs.load import AnalysisError, Runs, require_metric
 from analysis.statistics.arms import require_view, x_axis
 from analysis.statistics.claim_file import load_claims
+from analysis.statistics.comparison import MARGINS
 from analysis.statistics.matched import require_matched
 from analysis.statistics.movement import with_movement
 from analysis.statistics.selection import Choice, choose
@@ -36,12 +40,13 @@ PLAIN: Any = {"markup": False, "highlight": False, "soft_wrap": True}  # how pat
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """How figures are drawn (``draw_figure``), and of which runs."""
+    """How figures are drawn (``draw_figure``), of which runs, and which arms are compared (``chosen_pairs``)."""
 
     x: str = "step"
     smooth: int = 1
     paper_axes: bool = False
     choice: Choice | None = None
+    contrasts: Sequence[str] = ()
 
 
 def varies_of(view: FigureOptions) -> Sequence[str]:
@@ -94,7 +99,7 @@ def write_report(
     say_left_out(runs, console)
     with console.status("claims and contrasts") as status:
         claims = load_claims()
-        report = build_report(runs, claims, varies_of(view))
+        report = build_report(runs, claims, varies_of(view), view.contrasts)
         figures_of = folder_of(runs, folder / "figures")
         figures: dict[str, list[Drawn]] = {experiment: [] for experiment in report["experiments"]}
         absent: dict[str, dict[str, str]] = {experiment: {} for experiment in report["experiments"]}
@@ -105,6 +110,9 @@ def write_report(
                 continue
             png, _ = save(drawn, figures_of(experiment) / figure)
             figures[experiment].append(Drawn(figure, FIGURES[figure].title, png.read_bytes()))
+        for experiment, part in report["experiments"].items():
+            figures[experiment] += _answers(part, runs.select(experiment=experiment).trained(), figures_of(experiment))
+            part["answer"] = answer(report, experiment)
         report["missing_figures"] = absent
         status.update("tables")
         published = load_published()
@@ -139,10 +147,24 @@ def write_report(
             f"{lacking} figures need other runs or records: missing_figures in {folder / 'report.json'} says which"
         )
     lines += missing_for_verdicts(report, claims)
+    several = len(report["experiments"]) > 1
+    for experiment, part in report["experiments"].items():
+        lines += [f"{experiment}: {said}" if several else said for said in part["answer"]]
     lines.append(f"open {page} in a browser")
     for line in lines:
         console.print(line, **PLAIN)
     return page
+
+
+def _answers(content: Report, runs: Runs, folder: Path) -> Iterator[Drawn]:
+    """The picture beside the answer, and the forest plot of every pair of arms, where there is something to compare."""
+    if METRIC in runs.metrics and runs.metrics[METRIC].notna().any():
+        path = save_headline(headline(runs.metrics), folder / f"{HEADLINE}.png")
+        counts = {arm["arm"]: arm["n"] for arm in content["arms"]}
+        yield Drawn(HEADLINE, said_of(counts), path.read_bytes())
+    if any(record["n"] for record in content.get("comparisons", ())):
+        path, _ = save(forest(content["comparisons"], MARGINS), folder / CONTRASTS)
+        yield Drawn(CONTRASTS, "every pair of losses on each basis of comparison", path.read_bytes())
 
 
 def folder_of(runs: Runs, figures: Path) -> Callable[[str], Path]:

@@ -1,13 +1,16 @@
-"""One contrast under each basis of comparison that the runs allow: at equal steps, tokens and movement.
+"""Any two arms, compared on each basis that the runs allow: at equal steps, tokens and movement.
 
-Descriptive: no claim is decided on it. Movement is what the axis ``kl`` of curves shows, the way that a policy has gone
-step by step (``analysis.statistics.movement``). Its distance from the start is not recorded.
+No claim of the paper is decided on it. Each comparison has a verdict of its own, by the margins of ``MARGINS``.
+Movement is what the axis ``kl`` of curves shows, the way that a policy has gone step by step
+(``analysis.statistics.movement``). Its distance from the start is not recorded.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from analysis.runs.load import AnalysisError, Runs
+from analysis.statistics.arms import MIN_T_RUNS
 from analysis.statistics.factorial import Effect
 from analysis.statistics.movement import with_movement
 from analysis.statistics.pairs import Sample, collect, experiment_runs
@@ -21,23 +24,69 @@ BASES = {
     "tuned": "every arm at its best value of an equal small grid, chosen on other seeds; not run here",
 }
 AT_EQUAL = {"config-matched": "", "token-matched": "_at_equal_tokens", "movement-matched": "_at_equal_movement"}
-PAIRS = (("luspo", "gspo"), ("gspo", "grpo"), ("luspo", "grpo"))
+PAIRS = (("luspo", "gspo"), ("gspo", "grpo"), ("luspo", "grpo"))  # those of the paper
+BASELINES = ("gspo", "grpo")  # what any other arm is compared with, the first that has runs
+MARGINS = {"ratio": 1.10, "points": 1.0}  # a smaller effect is none: claims.yaml's smallest ones
+MORE, LESS, SAME, OPEN, UNTESTED = "more", "less", "no difference", "undecided", "not tested"
 OUTCOMES = {"response length": ("length", "end", "ratio"), "accuracy": ("accuracy", "run", "points")}
 
 LEARNING_RATE = "actor_rollout_ref.actor.optim.lr"
 GRID = (1 / 3, 1.0, 3.0)  # times the learning rate of the experiment
 
 
-def comparisons(runs: Runs, rules: Mapping[str, Any], level: float = 0.95) -> list[dict[str, Any]]:
-    """Every pair of ``PAIRS`` that has runs, by outcome and basis: basis and the columns of ``Effect.record``.
+def chosen_pairs(arms: Collection[str], asked: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Which arms are compared: those of ``asked``, such as luspo:gspo, else the paper's pairs that have runs, and every
+    arm that is in none of them with the baseline, which is the first of ``BASELINES``, else the first arm by name.
+
+    Raises ``AnalysisError`` for a pair that is none or of arms that have no runs.
+    """
+    if asked:
+        return [_pair(text, arms) for text in asked]
+    pairs = [pair for pair in PAIRS if set(pair) <= set(arms)]
+    others = sorted(set(arms).difference(*pairs))
+    baseline = next((arm for arm in BASELINES if arm in arms), others[0] if others else "")
+    return [*pairs, *((arm, baseline) for arm in others if arm != baseline)]
+
+
+def _pair(text: str, arms: Collection[str]) -> tuple[str, str]:
+    first, separator, second = text.partition(":")
+    there = ", ".join(sorted(arms))
+    if not separator or first == second:
+        raise AnalysisError(f"contrast {text}: two different arms with a colon between, such as luspo:gspo, of {there}")
+    for arm in (first, second):
+        if arm not in arms:
+            raise AnalysisError(f"contrast {text}: no run of an arm {arm}; there are {there}")
+    return first, second
+
+
+def judged(effect: Effect) -> str:
+    """``SAME``: the interval lies within the margin; ``MORE``, ``LESS``: beyond no effect; else ``OPEN``.
+
+    ``UNTESTED`` without an interval. Runs that failed or are lost leave it open: they may have been lost by the loss.
+    """
+    found = effect.interval
+    if not math.isfinite(found.low) or found.n < MIN_T_RUNS:
+        return UNTESTED
+    margin = math.log(MARGINS["ratio"]) if effect.unit == "ratio" else MARGINS["points"]
+    if effect.sample.capped:
+        return OPEN
+    if -margin < found.low and found.high < margin:
+        return SAME
+    return MORE if found.low > 0 else LESS if found.high < 0 else OPEN
+
+
+def comparisons(
+    runs: Runs, rules: Mapping[str, Any], level: float = 0.95, asked: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Every pair of ``chosen_pairs``, by outcome and basis: basis, arms, verdict and the columns of ``Effect.record``.
 
     Length is that of the window ``end``, accuracy that of the run; at equal tokens or movement the window is that of
     the run that has spent less (``quantities.at_equal``). Arms that are not matched have no estimate and the reason.
-    rules: one entry of ``rules`` of claims.yaml. Raises ``AnalysisError`` as ``with_movement``.
+    rules: one entry of ``rules`` of claims.yaml. Raises ``AnalysisError`` as ``with_movement`` and ``chosen_pairs``.
     """
-    members, there = experiment_runs(with_movement(runs), rules), set(runs.runs["arm"])
+    members = experiment_runs(with_movement(runs), rules)
     found = []
-    for pair in (pair for pair in PAIRS if there.issuperset(pair)):
+    for pair in chosen_pairs(set(runs.runs["arm"]), asked):
         for outcome, (quantity, window, unit) in OUTCOMES.items():
             for basis, suffix in AT_EQUAL.items():
                 try:
@@ -45,7 +94,7 @@ def comparisons(runs: Runs, rules: Mapping[str, Any], level: float = 0.95) -> li
                 except AnalysisError as error:
                     sample = Sample(pair, missing=str(error))
                 effect = Effect(outcome, " - ".join(pair), unit, sample.interval(level), sample)
-                found.append({"basis": basis, **effect.record()})
+                found.append({"basis": basis, "arms": pair, "verdict": judged(effect), **effect.record()})
     return found
 
 
