@@ -24,21 +24,20 @@ def answer(report: Report, experiment: str) -> list[str]:
     if not pairs:
         return []
     (first, second), records = next(iter(pairs.items()))
-    level = 100 * report["level"]
-    said = [_length(first, second, records["response length"], level)]
-    if said[0].startswith("One run"):  # nothing else is worth a word
+    said = [_length(first, second, records["response length"], 100 * report["level"])]
+    if _first(records["response length"])["verdict"] == UNTESTED:  # nothing else is worth a word
         return said
     return [*said, _accuracy(first, second, records["accuracy"]), *_others(dict(list(pairs.items())[1:]))]
 
 
 def compared(content: Report) -> dict[tuple[str, str], dict[str, dict[str, Report]]]:
-    """Pair of arms -> outcome -> basis -> record, of those that have a value."""
+    """Pair of arms -> outcome -> basis -> record, of the pairs whose lengths have a value."""
     found: dict[tuple[str, str], dict[str, dict[str, Report]]] = {}
     for record in content.get("comparisons", ()):
         if record["n"]:
             of = found.setdefault(tuple(record["arms"]), {"response length": {}, "accuracy": {}})
             of[record["quantity"]][record["basis"]] = record
-    return found
+    return {pair: of for pair, of in found.items() if of["response length"]}
 
 
 def conditions(report: Report, experiment: str) -> str:
@@ -77,8 +76,13 @@ def points(value: float) -> str:
     return f"{value:+.1f}"
 
 
+def _first(records: Records) -> Report:
+    """At equal steps, where that could be compared."""
+    return records.get("config-matched") or next(iter(records.values()))
+
+
 def _length(first: str, second: str, records: Records, level: float) -> str:
-    record = records.get("config-matched") or next(iter(records.values()))
+    record = _first(records)
     times, n = three_digits(record["estimate"]), record["n"]
     if record["verdict"] == UNTESTED:
         few = "One run of each loss says" if n == 1 else f"{n} runs of each loss say"
@@ -105,10 +109,8 @@ def _accuracy(first: str, second: str, records: Records) -> str:
     verdicts = {one["verdict"] for one in tested.values()}
     if verdicts == {SAME}:
         head = f"Accuracy does not differ by more than {MARGINS['points']:g} point"
-    elif verdicts <= {MORE, SAME} and MORE in verdicts:
-        head = f"{named(first)} is more accurate"
-    elif verdicts <= {LESS, SAME} and LESS in verdicts:
-        head = f"{named(first)} is less accurate"
+    elif verdicts == {MORE} or verdicts == {LESS}:
+        head = f"{named(first)} is {'more' if verdicts == {MORE} else 'less'} accurate"
     elif verdicts & {MORE, LESS}:
         head = "Which is more accurate depends on what is held equal"
     else:

@@ -146,10 +146,10 @@ def write_report(
         lines.append(
             f"{lacking} figures need other runs or records: missing_figures in {folder / 'report.json'} says which"
         )
-    lines += missing_for_verdicts(report, claims)
     several = len(report["experiments"]) > 1
     for experiment, part in report["experiments"].items():
         lines += [f"{experiment}: {said}" if several else said for said in part["answer"]]
+    lines += missing_for_verdicts(report, claims)
     lines.append(f"open {page} in a browser")
     for line in lines:
         console.print(line, **PLAIN)

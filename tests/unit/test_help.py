@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # Started by other programs, with arguments of theirs.
-INTERNAL = {"harness.plugin.job", "harness.grading.worker", "sweeps.launchers.ray_driver", "sweeps.launchers.slurm_job"}
+INTERNAL = {
+    "harness.grading.worker", "harness.plugin.engine_rank", "harness.plugin.job", "harness.run.fork_client",
+    "sweeps.launchers.ray_driver", "sweeps.launchers.slurm_job",
+}  # fmt: skip
 
 
 def commands() -> list[str]:

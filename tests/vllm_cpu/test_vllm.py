@@ -102,7 +102,7 @@ def test_a_killed_engine_ends_the_attempt_and_the_same_command_goes_on(tmp_path:
 def test_an_error_in_a_weight_sync_ends_the_attempt_with_its_own_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without ``harness.plugin.vllm_cpu`` vLLM cannot take new weights here; verl's sender waits for it all the same."""
+    """Without ``harness.plugin.vllm_cpu`` vLLM cannot take new weights here, and verl's sender waits all the same."""
     monkeypatch.setenv("VLLM_PLUGINS", "none")
     output, _ = (process := start(tmp_path, "algo=luspo", *VLLM)).communicate(timeout=900)
     status = only(tmp_path).status()

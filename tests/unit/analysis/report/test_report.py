@@ -1,5 +1,6 @@
 """The report: its page stands alone, its numbers are those of the claims, and every run is in it."""
 
+import html
 import html.parser
 import json
 import re
@@ -14,9 +15,10 @@ from scipy import stats
 
 from analysis import load_runs
 from analysis.__main__ import main
+from analysis.report.catalogue import OURS
 from analysis.report.comparability import comparability
 from analysis.report.numbers import build_report
-from analysis.report.page import Content, render_page
+from analysis.report.page import CONTRASTS, TILES, Content, render_page
 from analysis.report.sections import claims_table
 from analysis.statistics.claim_file import load_claims
 from analysis.statistics.claims import evaluate
@@ -27,23 +29,27 @@ STEPS = 20
 
 
 class Page(html.parser.HTMLParser):
-    """Headings in order, addresses that the page would load, and its text."""
+    """Summaries of the tiles in order, addresses that the page would load, its text, and tags in order."""
 
     def __init__(self, text: str):
         super().__init__()
-        self.headings: list[str] = []
+        self.tiles: list[str] = []
+        self.tags: list[str] = []
         self.addresses: list[str] = []
         self.text: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        if tag == "h2":
-            self.headings.append(given["id"] or "")
+        self.tags.append(tag)
+        if given.get("class") == "tile":
+            self.tiles.append("")
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+        if self.tags[-2:] == ["details", "summary"] and self.tiles and not self.tiles[-1]:
+            self.tiles[-1] = data
 
 
 def write(root: Path, seeds: int = 5, **manifest: str) -> None:
@@ -66,18 +72,33 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_page_stands_alone_and_begins_with_the_claims(report: Path) -> None:
+def test_the_page_stands_alone_and_begins_with_the_answer(report: Path) -> None:
     text = (report / "out/index.html").read_text()
     page = Page(text)
-    assert page.headings[:2] == ["claims", "figures"]
-    assert page.headings[2:] == ["tables", "matching", "runs", "settings", "paper"]
-    outside = [address for address in page.addresses if not address.startswith(("#", "data:image/png;base64,"))]
+    first = "LUSPO's responses are longer than GSPO's: at the end of training they are"
+    assert html.unescape(text).index(first) < html.unescape(text).index("<img")
+    assert text.index("<img") < text.index('<details class="tile"')
+    assert page.tiles[0] == "Any two losses: how do they differ?"
+    assert page.tiles[-1] == "Files: where are the numbers?"
+    assert {
+        "The paper's claims: which do these runs support?",
+        "Are the runs matched, and what is proved of them?",
+    } <= {*page.tiles}
+    assert text.count('<details class="tile" open>') == 1
+    outside = [address for address in page.addresses if not address.startswith(("#", "data:image/webp;base64,"))]
     assert outside == []
     assert "url(" not in text
     assert "@import" not in text
     assert sum(address.startswith("data:") for address in page.addresses) >= 5
     assert 'name="viewport"' in text
     assert "@media print" in text
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_every_figure_of_ours_has_a_tile() -> None:
+    placed = [name for names in TILES.values() for name in names]
+    assert len(placed) == len(set(placed))
+    assert {*OURS, CONTRASTS} == set(placed)
 
 
 def test_what_comes_from_runs_is_escaped_and_failures_are_shown(report: Path) -> None:
@@ -155,7 +176,8 @@ def test_it_ends_with_what_a_verdict_lacks_and_the_command_that_gets_it(
         for seed in (1, 7):
             write_run(tmp_path / "runs", training_like(STEPS, seed, growth), experiment="tiny", arm=arm, seed=seed)
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    lacking, page = capsys.readouterr().out.splitlines()[-2:]
+    said, lacking, page = capsys.readouterr().out.splitlines()[-3:]
+    assert said.startswith("2 runs of each loss say nothing about the loss")
     assert lacking.startswith("tiny: 2 of the 5 seeds that a verdict needs")
     assert "C1" in lacking
     assert lacking.endswith("make sweep EXPERIMENT=tiny SEEDS=1,7,0,2,3")  # the two that are there, and three others
