@@ -109,10 +109,11 @@ def _accuracy(first: str, second: str, records: Records) -> str:
     verdicts = {one["verdict"] for one in tested.values()}
     if verdicts == {SAME}:
         head = f"Accuracy does not differ by more than {MARGINS['points']:g} point"
-    elif verdicts == {MORE} or verdicts == {LESS}:
-        head = f"{named(first)} is {'more' if verdicts == {MORE} else 'less'} accurate"
-    elif verdicts & {MORE, LESS}:
+    elif {MORE, LESS} <= verdicts:
         head = "Which is more accurate depends on what is held equal"
+    elif verdicts & {MORE, LESS}:
+        always = "" if len(verdicts) == 1 else ", but not on every basis of comparison"
+        head = f"{named(first)} is {'more' if MORE in verdicts else 'less'} accurate{always}"
     else:
         head = "These runs do not decide which is more accurate"
     text = ", ".join(f"{shown(one, points)} {BASIS[basis]}" for basis, one in tested.items())

@@ -11,7 +11,7 @@ from analysis.report.answer import answer, conditions
 from analysis.report.numbers import Report, build_report
 from analysis.runs.load import AnalysisError, load_runs
 from analysis.statistics.claim_file import load_claims
-from analysis.statistics.comparison import chosen_pairs
+from analysis.statistics.comparison import LESS, MORE, OPEN, SAME, UNTESTED, chosen_pairs
 
 STEPS = 20
 
@@ -64,6 +64,26 @@ def test_noise_decides_nothing(tmp_path: Path) -> None:
     length, accuracy = said(tmp_path)
     assert length.startswith("Whether LUSPO's responses are longer than GSPO's is undecided: ")
     assert accuracy.startswith("These runs do not decide which is more accurate.")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "head"),
+    [
+        ((MORE, MORE, MORE), "LUSPO is more accurate."),
+        ((LESS, LESS, UNTESTED), "LUSPO is less accurate."),
+        ((MORE, SAME, OPEN), "LUSPO is more accurate, but not on every basis of comparison."),
+        ((MORE, OPEN, LESS), "Which is more accurate depends on what is held equal."),
+        ((SAME, SAME, OPEN), "These runs do not decide which is more accurate."),
+    ],
+)
+def test_the_bases_of_comparison_may_disagree(tmp_path: Path, verdicts: tuple[str, ...], head: str) -> None:
+    write(tmp_path, "gspo", 1.0)
+    write(tmp_path, "luspo", 1.0)
+    made = report(tmp_path)
+    records = [one for one in made["experiments"]["own"]["comparisons"] if one["quantity"] == "accuracy"]
+    for record, verdict in zip(records, verdicts, strict=True):
+        record["verdict"] = verdict
+    assert answer(made, "own")[1].startswith(f"{head} LUSPO's training accuracy minus GSPO's")
 
 
 def test_one_seed_is_no_answer(tmp_path: Path) -> None:
