@@ -124,9 +124,11 @@ def shares_imports(config: DictConfig) -> bool:
     """Whether Ray's workers are to be forks of a process that has imported their packages: on this machine's CPU.
 
     Not where workers are on other nodes or on GPUs: CUDA survives no fork, and a standing cluster has its own Python.
+    Nor with vLLM, which starts processes in a way of its own.
     """
-    local = config.ray_kwargs.ray_init.get("address") == "local"
-    return local and config.trainer.device == "cpu" and config.harness.get("fork_server", False)
+    local = config.ray_kwargs.ray_init.get("address") == "local" and config.trainer.device == "cpu"
+    own_rollout = config.actor_rollout_ref.rollout.name == "transformers"
+    return local and own_rollout and config.harness.get("fork_server", False)
 
 
 def share_imports(config: DictConfig) -> None:

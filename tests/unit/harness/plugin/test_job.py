@@ -2,7 +2,8 @@
 
 import pytest
 
-from harness.plugin.job import forwarded
+from harness.config import compose
+from harness.plugin.job import forwarded, shares_imports
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,18 @@ from harness.plugin.job import forwarded
 )
 def test_what_workers_of_a_standing_cluster_need_is_forwarded_and_no_secret(name: str, expected: bool) -> None:
     assert forwarded(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shared"),
+    [
+        (("experiment=tiny",), True),
+        (("experiment=tiny", "trainer.nnodes=2"), True),  # Ray nodes of this machine
+        (("experiment=tiny", "harness.fork_server=false"), False),
+        (("experiment=tiny", "ray_kwargs.ray_init.address=auto"), False),
+        (("experiment=tiny_vllm",), False),
+        (("experiment=text_dense",), False),
+    ],
+)
+def test_workers_are_forks_on_this_machines_cpu_alone(overrides: tuple[str, ...], shared: bool) -> None:
+    assert shares_imports(compose(overrides)) is shared
