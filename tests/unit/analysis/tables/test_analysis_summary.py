@@ -80,12 +80,17 @@ def test_command_writes_figures_and_lists_missing_ones(tmp_path: Path, capsys: p
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--smooth", "3"]) == 0
     names = {file.name for file in (tmp_path / "out/figures").iterdir()}
     assert names == {
-        f"{name}.{kind}" for name in ("response_length", "clip_fraction", "reward") for kind in ("png", "pdf")
+        "headline.png",
+        *(
+            f"{name}.{kind}"
+            for name in ("response_length", "clip_fraction", "reward", "contrasts")
+            for kind in ("png", "pdf")
+        ),
     }
     absent = json.loads((tmp_path / "out/report.json").read_text())["missing_figures"]
     assert absent["fake"]["accuracy"] == "no run recorded accuracy"
     out = capsys.readouterr().out
-    assert " 3 figures," in out
+    assert " 5 figures," in out
     assert f"{sum(map(len, absent.values()))} figures need other runs or records" in out
 
 

@@ -1,10 +1,12 @@
 """The engine check's words and plans; that it finds wrong engines is in tests/e2e/test_engine_check.py."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.config import compose, flatten
+from harness.config import ConfigError, compose, flatten
+from harness.config.matching import SEED
 from harness.doctor import engine
 
 
@@ -30,8 +32,6 @@ def test_the_layouts_are_those_that_the_run_has() -> None:
 
 def test_a_layout_changes_only_how_the_work_is_shared() -> None:
     """Loss, strategy and arithmetic are the run's; what is set is named in ``SET``."""
-    from pathlib import Path
-
     from omegaconf import OmegaConf
 
     config = compose(["experiment=text_dense", "algo=luspo"])
@@ -39,7 +39,8 @@ def test_a_layout_changes_only_how_the_work_is_shared() -> None:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     before = flatten(OmegaConf.create(plain["actor_rollout_ref"]))
     changed = {key for key, value in flatten(part).items() if before.get(key, ...) != value}
-    assert changed <= {*engine.SET, "actor.optim.optimizer", "model.path"}
+    seeds = {key.removeprefix("actor_rollout_ref.") for key in SEED}
+    assert changed <= {*engine.SET, "actor.optim.optimizer", "model.path", *seeds}
 
 
 def measured(weights: tuple[float, ...], hand: tuple[float, ...], error: float) -> dict[str, Any]:
@@ -94,3 +95,50 @@ def test_a_rank_that_fails_is_told_in_its_own_words() -> None:
         "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: harness.plugin.engine_rank FAILED\n"
     )
     assert engine._last_error(said) == "ValueError: heads do not divide"
+
+
+class TestBeforeARun:
+    """On a machine with GPUs, whose answer is given here; the measurement itself is real in the end-to-end tests."""
+
+    @pytest.fixture(autouse=True)
+    def gpus(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
+        monkeypatch.setenv("HARNESS_ASSETS", str(tmp_path))
+        self.asked = 0
+
+    def answer(self, monkeypatch: pytest.MonkeyPatch, error: float, fails: str = "") -> None:
+        def measure(_: Any) -> dict[str, Any]:
+            self.asked += 1
+            if fails:
+                raise ConfigError(fails)
+            return measured(RIGHT, RIGHT, error)
+
+        monkeypatch.setattr(engine, "measure", measure)
+
+    def test_it_is_measured_once_for_each_engine_and_loss(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answer(monkeypatch, error=1e-6)
+        for seed in (1, 2):
+            assert engine.before_run(compose(["experiment=tiny", "algo=luspo", f"seed={seed}"])) == []
+        assert self.asked == 1
+        engine.before_run(compose(["experiment=tiny", "algo=luspo", "actor_rollout_ref.model.use_remove_padding=true"]))
+        assert self.asked == 2
+
+    def test_a_wrong_engine_does_not_start_a_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answer(monkeypatch, error=0.5)
+        with pytest.raises(ConfigError, match=r"off by 0\.5 of its length.*harness\.engine_check=false"):
+            engine.before_run(compose(["experiment=tiny", "algo=luspo"]))
+
+    def test_an_engine_that_fails_is_measured_again_next_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answer(monkeypatch, 0, fails="the engine on 1 rank fails: RuntimeError: out of memory")
+        for _ in range(2):
+            with pytest.raises(ConfigError, match=r"out of memory; remedy: mend that, or harness\.engine_check=false"):
+                engine.before_run(compose(["experiment=tiny", "algo=luspo"]))
+        assert self.asked == 2
+
+    def test_switched_off_or_of_an_unknown_family_nothing_is_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answer(monkeypatch, error=0.5)
+        assert engine.before_run(compose(["experiment=tiny", "harness.engine_check=false"])) == []
+        (said,) = engine.before_run(compose(["experiment=tiny", "actor_rollout_ref.model.path=some/other"]))
+        assert said.startswith("engine: not checked: ")
+        assert self.asked == 0
