@@ -18,6 +18,7 @@ MISLEADING = {
         "harness.sequence_parallel_size",
     ),
     f"{ACTOR}.optim.warmup_style": (None, "lets it overrule lr_scheduler_type", f"{ACTOR}.optim.lr_scheduler_type"),
+    "data.dataloader_num_workers": (0, "draws the prompts in another order with it", "data.dataloader_num_workers=0"),
     f"{ROLLOUT}.full_determinism": (
         False,
         "gives all requests one name then, so that one engine of all samples every response",

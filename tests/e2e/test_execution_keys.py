@@ -20,7 +20,6 @@ CHANGED = (
     "trainer.save_freq=1",
     "trainer.val_before_train=true",
     "trainer.total_training_steps=3",  # with a constant learning rate
-    "data.dataloader_num_workers=2",
     "actor_rollout_ref.rollout.agent.num_workers=2",
     "reward.num_workers=2",
     "actor_rollout_ref.actor.fsdp_config.optimizer_offload=true",
