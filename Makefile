@@ -115,11 +115,12 @@ test-vllm: $(VLLM_VENV)/.done  ## the path that GPUs take, on the CPU: verl's vL
 
 test-all: test test-faults test-slow test-vllm  ## every suite: before a release, and after an update of verl (about 2 hours)
 
-bench: setup  ## seconds per step and to the first step, beside TRL and bare verl; the scheduler at scale; grading; the report; into results/bench
+bench: setup  ## seconds per step and to the first step, beside TRL and bare verl; the scheduler at scale; grading; the report; into results/bench, compared with the last commit's
 	$(PY) tests/bench/bench.py
 	$(PY) tests/bench/scheduler_bench.py
 	$(PY) tests/bench/grading_bench.py
 	$(PY) tests/bench/analysis_bench.py
+	$(PY) tests/bench/compare.py
 
 gpu-kit: setup  ## pack a check for one GPU machine without a network, into build/gpu-kit (tests/gpu_kit/pack.py says how)
 	$(PY) tests/gpu_kit/pack.py

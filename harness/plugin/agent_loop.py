@@ -28,6 +28,9 @@ from harness.plugin.rollout import server_name
 from harness.plugin.sampling import response_seed
 
 POLL_SECONDS = 0.05  # verl's buffer looks every 2 s, which is a whole step of a tiny model
+# What verl's trainer and the recorder read of a prompt's columns. Each further one would be a Python object for every
+# response that is stored, sent to the workers and copied there with every micro-batch.
+TRAINED, VALIDATED, DUMPED = ("uid",), ("uid", "data_source", "reward_model"), ("reward_model",)
 
 
 class BatchAgentLoopManager:
@@ -36,6 +39,7 @@ class BatchAgentLoopManager:
     def __init__(self, config: DictConfig):
         model: HFModelConfig = omega_conf_to_dataclass(config.actor_rollout_ref.model)
         self.rollout = config.actor_rollout_ref.rollout
+        self.trained = TRAINED + (DUMPED if config.trainer.get("rollout_data_dir") else ())
         self.reward_manager: Any = load_reward_manager(config, model.tokenizer)
         self.builder = create_continuous_token_builder(
             model.tokenizer,
@@ -80,8 +84,10 @@ class BatchAgentLoopManager:
             (tokens, prompt["reward_model"]["ground_truth"])
             for (prompt, _), (tokens, _) in zip(requests, responses, strict=True)
         )
+        kept = VALIDATED if validate else self.trained
         rows = [
-            self._fields(prompt, sample, tokens, log_probs, score, step)
+            {name: prompt[name] for name in kept if name in prompt}
+            | self._fields(prompt, sample, tokens, log_probs, score, step)
             for (prompt, sample), (tokens, log_probs), score in zip(requests, responses, scores, strict=True)
         ]
         self._put(rows, partition="val" if validate else "train", step=step)
@@ -109,7 +115,8 @@ class BatchAgentLoopManager:
         score: dict[str, Any],
         step: int,
     ) -> dict[str, Any]:
-        """One response with the fields that verl's ``AgentLoopWorkerTQ`` writes (trainer/ppo/v1/agent_loop_tq.py)."""
+        """One response with those fields of verl's ``AgentLoopWorkerTQ`` (trainer/ppo/v1/agent_loop_tq.py) that are
+        read here, numbers as tensors, which travel as one array."""
         output = AgentLoopOutput(
             prompt_ids=prompt["prompt_ids"],
             response_ids=tokens,
@@ -126,15 +133,16 @@ class BatchAgentLoopManager:
                 "max_global_steps": step - 1,
             },
         ).as_dict()
-        output.update({name: value for name, value in prompt.items() if name != "prompt_ids"}, session_id=sample)
+        del output["metrics"]  # timings of tool calls, of which there are none
+        numbers = {"index": int(prompt["index"]), "session_id": sample, "num_turns": output["num_turns"]}
+        output.update({name: torch.tensor(number) for name, number in numbers.items()})
         output["loss_mask"] = output["response_mask"]
         output["input_ids"] = torch.cat([output["prompts"], output["responses"]])
         output["position_ids"] = torch.arange(len(output["input_ids"]))
-        output["multi_modal_inputs"] = {}
         return output
 
     def _put(self, rows: list[dict[str, Any]], partition: str, step: int) -> None:
-        keys = [f"{row['uid']}_{row['session_id']}_0" for row in rows]
+        keys = [f"{row['uid']}_{int(row['session_id'])}_0" for row in rows]
         tags = [
             {
                 "status": "success",
