@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 CLAIMS = ROOT / "results" / "paper" / "claims.yaml"  # the rules by which the analysis decides
-# Characters of the folder of Ray's sockets, whose paths have 107 at most; about 65 are Ray's own.
-LONGEST_RAY_FOLDER = 40
+# Characters of the folder in which a run makes that of its Ray: a socket's path has 107 at most, Ray needs about 70.
+LONGEST_RAY_FOLDER = 28
 
 
 def assets_dir() -> Path:

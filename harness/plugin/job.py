@@ -5,9 +5,11 @@ watches over this run is gone, and everything of this session ends with it.
 """
 
 import argparse
+import atexit
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import threading
@@ -15,10 +17,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from harness.paths import LONGEST_RAY_FOLDER, ROOT
-from harness.run import fork_server
+from harness.run import fork_server, ray_worker
 from harness.run.process import end_session
 from harness.rundir import ERROR_FILE, STAGE_FILE, RunDir
 from harness.tasks.registry import build_assets
@@ -43,10 +46,9 @@ def main() -> int:
     try:
         (args.attempt_dir / STAGE_FILE).write_text("importing verl and starting Ray")
         config = configure(RunDir(args.run_dir), args.attempt_dir, args.resume)
-        if shares_imports(config):
-            share_imports(config)  # forks, so before there is any thread
+        forks = shares_imports(config) and share_imports()  # so before there is any thread
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        train(config)
+        train(config, forks)
     except BaseException as error:  # noqa: BLE001  (the reason must reach the run directory whatever it is)
         traceback.print_exc()
         (args.attempt_dir / ERROR_FILE).write_text(json.dumps({"error": reason(error)}))
@@ -131,16 +133,17 @@ def shares_imports(config: DictConfig) -> bool:
     return local and own_rollout and config.harness.get("fork_server", False)
 
 
-def share_imports(config: DictConfig) -> None:
-    """Start the fork server, or say why not."""
+def share_imports() -> bool:
+    """Start the fork server, or say why not. Ray's nodes and their workers find its address in their environment."""
     if reason := fork_server.objection():
         print(f"every worker imports its packages by itself: {reason}", flush=True)
-        return
-    with open_dict(config):
-        config.ray_kwargs.ray_init.runtime_env.py_executable = fork_server.start()
+        return False
+    os.environ[ray_worker.SERVER] = fork_server.start()
+    print("workers are forks of one process that has imported their packages", flush=True)
+    return True
 
 
-def train(config: DictConfig) -> None:
+def train(config: DictConfig, forks: bool = False) -> None:
     """verl's ``main_ppo.main`` with our TaskRunner: device, validation, ``run_ppo``."""
     from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
@@ -148,29 +151,48 @@ def train(config: DictConfig) -> None:
 
     from harness.plugin.trainer import task_runner
 
-    if config.trainer.nnodes > 1 and config.ray_kwargs.ray_init.get("address") == "local":
-        start_local_nodes(config)
+    if config.ray_kwargs.ray_init.get("address") == "local" and (forks or config.trainer.nnodes > 1):
+        start_local_nodes(config, forks)
     validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     run_ppo(config, task_runner_class=task_runner())
 
 
-def start_local_nodes(config: DictConfig) -> None:
+def start_local_nodes(config: DictConfig, forks: bool) -> None:
     """``trainer.nnodes`` Ray nodes on this machine (Ray's own ``Cluster``), each with ``n_gpus_per_node`` logical GPUs.
 
-    They end with this process's session. ``ray_init.address`` becomes theirs.
+    ``forks``: their workers come from the fork server, which only a ``Cluster`` can be told: ``ray.init`` does not ask
+    which script starts a worker. The nodes end with this process's session. ``ray_init.address`` becomes theirs.
     """
     from ray.cluster_utils import Cluster
 
+    # Ray notes the newest cluster in its folder, where other programs' `ray.init` looks: not in theirs.
+    folder = tempfile.mkdtemp(prefix="r", dir=os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["RAY_TMPDIR"] = folder
     init = config.ray_kwargs.ray_init
-    node = {"num_cpus": init.num_cpus, "num_gpus": config.trainer.n_gpus_per_node, "include_dashboard": False}
+    node: dict[str, Any] = {
+        "num_cpus": init.num_cpus,
+        "num_gpus": config.trainer.n_gpus_per_node,
+        "include_dashboard": False,
+        "no_monitor": True,  # nothing here scales
+        "object_store_memory": init.get("object_store_memory") or object_store_bytes(config.trainer.nnodes),
+    }
+    if forks:
+        node["worker_path"] = node["setup_worker_path"] = ray_worker.__file__
     cluster = Cluster(initialize_head=True, head_node_args=node)
     for _ in range(config.trainer.nnodes - 1):
         cluster.add_node(**node)
     cluster.wait_for_nodes()
     with open_dict(config):
         init.address = cluster.address
-        for name in ("num_cpus", "num_gpus", "include_dashboard"):  # a cluster that exists decides these itself
+        # A cluster that exists decides these itself.
+        for name in ("num_cpus", "num_gpus", "include_dashboard", "object_store_memory"):
             init.pop(name, None)
+
+
+def object_store_bytes(nodes: int) -> int:
+    """Of each node's object store: 30 % of this machine's memory, as Ray itself takes, where there is room for it."""
+    return int(min(0.3 * psutil.virtual_memory().total, 0.9 * psutil.disk_usage("/dev/shm").free) / nodes)
 
 
 def reason(error: BaseException) -> str:

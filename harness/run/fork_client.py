@@ -1,4 +1,4 @@
-"""What Ray starts in place of Python for a worker: asks the fork server for one, and lives and ends with it.
+"""Asks the fork server for a process, and lives and ends with it: in place of ``python SCRIPT ARGUMENTS...``
 
     python -I -S fork_client.py SOCKET SCRIPT ARGUMENTS...
 
@@ -45,10 +45,14 @@ def main(address: str, command: list[str]) -> int:
     return LOST
 
 
+def leave(status: int) -> None:
+    """End as the worker did, so that Ray sees what it would have seen; never returns."""
+    if status < 0:
+        if -status in FORWARDED:
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status & 0xFF)
+
+
 if __name__ == "__main__":
-    ended = main(sys.argv[1], sys.argv[2:])
-    if ended < 0:  # by a signal: end likewise, so that Ray sees what it would have seen
-        if -ended in FORWARDED:
-            signal.signal(-ended, signal.SIG_DFL)
-        os.kill(os.getpid(), -ended)
-    os._exit(ended & 0xFF)
+    leave(main(sys.argv[1], sys.argv[2:]))

@@ -2,7 +2,7 @@
 
 A run on the CPU starts half a dozen Python processes, each of which would import the same packages for 4 to 5 seconds
 of a core and hold their pages in memory again. The run's process imports them once (``preload``), forks a server
-(``start``) and tells Ray to start ``fork_client`` where it would start Python: Ray's own ``py_executable``.
+(``start``) and gives its Ray nodes ``ray_worker`` to start in place of Ray's own worker script.
 
 The server has imported neither ray nor verl: Ray reads its environment once, when its library is loaded, and a child
 would keep its parent's. It forks before there is any thread, and children begin as a fresh Python would: signals,
@@ -18,7 +18,6 @@ import os
 import random
 import runpy
 import selectors
-import shlex
 import shutil
 import signal
 import socket
@@ -28,8 +27,6 @@ import threading
 import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any
-
-from harness.run import fork_client
 
 # By CPU-seconds of their import; what is not installed is left out.
 MODULES = (
@@ -61,7 +58,7 @@ def objection() -> str:
 
 
 def start() -> str:
-    """Fork the server; returns the ``py_executable`` of Ray's ``runtime_env``.
+    """Fork the server; returns the address for ``fork_client``.
 
     Raises RuntimeError where ``objection`` has one. The server is a child of this process, in its session, and ends
     when this process ends; its socket is in a folder that only this user may enter.
@@ -85,7 +82,7 @@ def start() -> str:
             os._exit(0)
     os.close(reading)
     listening.close()
-    return shlex.join([sys.executable, "-I", "-S", fork_client.__file__, address])
+    return address
 
 
 class _Server:

@@ -304,8 +304,8 @@ def test_a_clip_range_left_to_clip_ratio_is_checked_too(good: dict[str, Any]) ->
 
 
 def test_a_folder_too_long_for_rays_sockets(flat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 36)
-    with pytest.raises(ConfigError, match=r"^RAY_TMPDIR=/tmp/x+: 41 characters .* at most 40: export RAY_TMPDIR=/tmp$"):
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 24)
+    with pytest.raises(ConfigError, match=r"^RAY_TMPDIR=/tmp/x+: 29 characters .* at most 28: export RAY_TMPDIR=/tmp$"):
         rules.settings(flat())
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 35)
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 23)
     rules.settings(flat())

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import psutil
 import pytest
 
 from harness.paths import ROOT
-from harness.run import fork_server
+from harness.run import fork_client, fork_server
 
 PARENT = """
 import sys
@@ -35,7 +34,8 @@ class Server:
             start_new_session=True,
         )  # fmt: skip
         assert self.process.stdout
-        self.command = shlex.split(self.process.stdout.readline())
+        address = self.process.stdout.readline().strip()
+        self.command = [sys.executable, "-I", "-S", fork_client.__file__, address]
         self.folder = Path(self.command[-1]).parent
 
     @property
