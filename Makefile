@@ -1,5 +1,6 @@
 # make            this help
 # Variables:      ALGOS=gspo,luspo SEEDS=0,1,2 EXPERIMENT=tiny STEPS=60 JOBS=2 SWEEP=factorial LAUNCHER=slurm ARGS="any.key=value ..."
+#                 UNTIL=decided MAX_SEEDS=20 CLAIM=luspo:gspo   new seeds only while the comparison is undecided
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -17,6 +18,10 @@ SWEEP ?=
 ARGS ?=
 # local, slurm or ray_jobs
 LAUNCHER ?=
+# decided: from SEEDS on, new seeds only while CLAIM (default: every pair that a report compares) is undecided.
+UNTIL ?=
+MAX_SEEDS ?=
+CLAIM ?=
 # Empty: as many runs side by side as cores and memory allow.
 JOBS ?=
 BENCHMARK ?= tiny_easy,tiny_hard
@@ -29,7 +34,7 @@ NAME ?= $(subst /,-,$(subst $(comma),+,$(EXPERIMENT)))
 .PHONY: help setup doctor sweep smoke report notebook eval readme docs test test-fast test-slow test-faults test-vllm test-all lint bench gpu-kit clean
 
 help:  ## this help
-	@sed -n 's/^# \(make\|Variables\)/\1/p' Makefile
+	@sed -n 's/^# \(make\|Variables\|     \)/\1/p' Makefile
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(VENV)/.done  ## make .venv with everything that is needed (about 2 minutes with a warm package cache)
@@ -43,7 +48,9 @@ $(VENV)/.done: pyproject.toml
 	touch $@
 
 sweep: setup  ## train every algorithm of ALGOS with every seed of SEEDS, then a table and the curves
-	$(PY) -m harness.train -m experiment=$(EXPERIMENT) $(if $(SWEEP),sweep=$(SWEEP)) $(if $(ALGOS),algo=$(ALGOS)) \
+	$(PY) -m $(if $(UNTIL),sweeps run $(or $(SWEEP),decided) until=$(UNTIL) $(addprefix max_seeds=,$(MAX_SEEDS)) \
+	  $(addprefix claim=,$(subst $(comma), ,$(CLAIM))),$(if $(MAX_SEEDS)$(CLAIM),$(error MAX_SEEDS and CLAIM need \
+	  UNTIL=decided))harness.train -m $(if $(SWEEP),sweep=$(SWEEP))) experiment=$(EXPERIMENT) $(if $(ALGOS),algo=$(ALGOS)) \
 	  seed=$(SEEDS) $(if $(STEPS),trainer.total_training_steps=$(STEPS)) $(if $(LAUNCHER),hydra/launcher=$(LAUNCHER)) \
 	  $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
 

@@ -4,10 +4,13 @@
     python -m analysis results/runs/tiny --only luspo --only gspo --x tokens
     python -m analysis verify results/runs/tiny
     python -m analysis power results/runs/tiny --claim C11
+    python -m analysis audit table.csv
+    python -m analysis query "SELECT arm, avg(accuracy) FROM steps GROUP BY arm" results/runs/tiny
 
 Prints one row for each run, decides the paper's claims, draws every figure that the runs allow, and writes tables,
 report.json and one HTML page that opens offline. ``verify``: what is proved of runs. ``power``: how many seeds a claim
-needs, and what they cost. Needs neither torch nor verl.
+needs, and what they cost. ``audit``: a printed table of results against its own cells. ``query``: SQL
+over every step and response. Needs neither torch nor verl.
 """
 
 import argparse
@@ -15,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.report import power, verify
+from analysis.report import audit, power, verify
 from analysis.report.write import REPORTS, FigureOptions, write_report
 from analysis.runs.load import AnalysisError, load_runs
 from analysis.statistics.arms import X_AXES
@@ -27,9 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for input that cannot be analysed."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        for command in (verify, power):
+        for command in (verify, power, audit):
             if words[:1] == [command.__name__.rpartition(".")[2]]:
                 return command.main(words[1:])
+        if words[:1] == ["query"]:
+            from analysis.report import query  # a database that nothing else needs
+
+            return query.main(words[1:])
         args = _parser().parse_args(words)
         runs = load_runs(args.runs)
         print_summary(runs)

@@ -9,7 +9,9 @@
                                             a Kubernetes manifest (KubeRay RayJob) for each run; all values of theirs
                                             are in sweeps/cluster/rayjob.yaml
 
-NAME is a file of sweeps/named/ or a path to a YAML file. Overrides of ``harness.train`` may follow for all runs;
+NAME is a file of sweeps/named/ or a path to a YAML file. Overrides of ``harness.train`` may follow for all runs; of a
+key of the sweep's grid they replace its values, algo=gspo,luspo. ``until=decided max_seeds=20 claim=luspo:gspo`` trains
+new seeds only while that comparison is undecided (sweeps/until.py).
 ``hydra/launcher=slurm hydra.launcher.partition=gpu`` say where they run. ``status``, ``watch`` and ``cancel`` work from
 any machine that sees the results, and take the overrides of the last ``run`` if none are given.
 """
@@ -24,8 +26,8 @@ from rich.console import Console
 from rich.live import Live
 
 from harness.config import ConfigError, say_error
-from sweeps.control import cancel, run_sweep
-from sweeps.definition import load, names
+from sweeps.control import cancel, run_sweep, until_decided
+from sweeps.definition import names
 from sweeps.next_steps import sweeps_command
 from sweeps.view import next_step, plan_table, status_table
 
@@ -36,7 +38,11 @@ def plan(name: str, overrides: list[str], console: Console) -> int:
     """Print the runs and what they need."""
     from sweeps.state import SweepState
 
-    console.print(plan_table(load(name), SweepState.of(name, overrides).trials))
+    state = SweepState.of(name, overrides)
+    rule = until_decided(state).decision.words if state.sweep.until else ""
+    console.print(plan_table(state.sweep, state.begun, state.trials))
+    if rule:
+        console.print(rule, highlight=False, soft_wrap=True, markup=False)
     _tell_next(console, sweeps_command("run", name, overrides))
     return 0
 
@@ -51,8 +57,14 @@ def status(name: str, overrides: list[str], console: Console) -> int:
     from sweeps.state import SweepState
 
     state = SweepState.last(name, overrides)
-    console.print(status_table(state.trials, state.lock))
-    _tell_next(console, next_step(name, state.overrides, state.trials, state.lock))
+    console.print(status_table(state.begun, state.lock))
+    if not state.sweep.until:
+        _tell_next(console, next_step(name, state.overrides, state.trials, state.lock))
+        return 0
+    until = until_decided(state)
+    console.print(until.last or until.decision.words, highlight=False, soft_wrap=True, markup=False)
+    trials = state.begun if until.over else state.trials
+    _tell_next(console, next_step(name, state.overrides, trials, state.lock))
     return 0
 
 
@@ -61,10 +73,10 @@ def watch(name: str, overrides: list[str], console: Console) -> int:
     from sweeps.state import SweepState
 
     state = SweepState.last(name, overrides)
-    with Live(status_table(state.trials, state.lock), console=console, auto_refresh=False) as live:
+    with Live(status_table(state.begun, state.lock), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(WATCH_SECONDS)
-            live.update(status_table(state.trials, state.lock), refresh=True)
+            live.update(status_table(state.begun, state.lock), refresh=True)
 
 
 def manifests(name: str, overrides: list[str], console: Console) -> int:

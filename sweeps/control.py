@@ -12,6 +12,7 @@ from harness.config import ConfigError
 from harness.run.offline import sync_hint
 from harness.run.progress import Monitor, duration
 from harness.rundir import RunDir
+from sweeps.decided import UntilDecided, arms_of
 from sweeps.launchers.base import Launcher
 from sweeps.launchers.local import Local
 from sweeps.lock import HeldError, Lock, alive, read
@@ -54,21 +55,30 @@ def launcher(kind: str, settings: Mapping[str, Any]) -> Launcher:
 
 
 def run_trials(
-    trials: Sequence[Trial], where: Launcher, rules: Rules, console: Console, go_on: Callable[[], bool] = lambda: True
+    trials: Sequence[Trial],
+    where: Launcher,
+    rules: Rules,
+    console: Console,
+    go_on: Callable[[], bool] = lambda: True,
+    until: UntilDecided | None = None,
 ) -> int:
     """Run the trials to their end, or until ``go_on`` says no; prints the outcome. Returns the exit status.
 
-    Raises ``ConfigError`` for a trial that could never run there, before anything starts.
+    until: adds further trials of its own. Raises ``ConfigError`` for a trial that could never run there, before
+    anything starts.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
         signal.signal(number, signal.default_int_handler)
     where.check(trials)
     scheduler = Scheduler(trials, where, rules)
+    advance = until.advance if until else lambda _: None
     told: dict[str, str] = {}
     try:
         with Monitor(console) as monitor:
+            advance(scheduler)
 
             def each() -> bool:
+                advance(scheduler)
                 for one in scheduler.trials:
                     if (one.trial.path / "manifest.json").exists():
                         monitor.watch(one.trial.run)
@@ -88,8 +98,11 @@ def run_trials(
         left = "its runs were stopped" if where.ends_with_us else "the submitted runs go on"
         console.print(f"interrupted: {left}; the same command continues", style="yellow")
         return 130
+    trials = until.trials if until else trials
     closing(trials, console)
     tell_longer(trials, console)
+    if until and until.text:
+        console.print(until.text, **PLAIN)
     tell_unfinished(scheduler, console)
     return int(not scheduler.over or bool(scheduler.failed))
 
@@ -158,6 +171,8 @@ def run_sweep(name: str, overrides: Sequence[str], console: Console) -> int:
     state = SweepState.of(name, overrides)
     where = launcher(state.kind, state.launcher_settings)
     rules = Rules(state.sweep.retries, state.sweep.backoff_seconds)
+    where.check(state.trials)  # also of seeds that may never come
+    until = until_decided(state, lambda line: console.print(line, **PLAIN)) if state.sweep.until else None
     try:
         with Lock(state.lock) as lock:
             state.write()
@@ -171,9 +186,22 @@ def run_sweep(name: str, overrides: Sequence[str], console: Console) -> int:
                     )
                 return not state.cancel_request.exists()
 
-            return run_trials(state.trials, where, rules, console, go_on)
+            return run_trials(until.trials if until else state.trials, where, rules, console, go_on, until)
     except HeldError as error:
         raise ConfigError(str(error)) from None
+
+
+def until_decided(state: SweepState, say: Callable[[str], None] = print) -> UntilDecided:
+    """What feeds a sweep with ``until``, by the rule of the analysis. Raises ``ConfigError`` for what does not fit."""
+    from analysis import AnalysisError
+    from analysis.report.decision import Decision
+
+    until = state.sweep.until
+    try:
+        decision = Decision.of(arms_of(state.trials), until["claim"], until["max_seeds"])
+    except AnalysisError as error:
+        raise ConfigError(f"until=decided: {error}") from None
+    return UntilDecided(state.trials, until["start"], decision, state.folder, say)
 
 
 def cancel(name: str, overrides: Sequence[str], console: Console) -> int:
@@ -213,8 +241,8 @@ def tell(one: Progress, told: dict[str, str], console: Console) -> None:
 
 def closing(trials: Sequence[Trial], console: Console) -> None:
     """The table and the curves of the trials that have become runs, and the command for their whole report."""
-    # The only place where sweeps call the analysis, and only when this is called: a sweep ends with what its user
-    # wants to see first, and nothing else here depends on how runs are analysed.
+    # Only here and in ``until_decided`` do sweeps call the analysis, and only when these are called: a sweep ends with
+    # what its user wants to see first, and nothing else here depends on how runs are analysed.
     from analysis import AnalysisError, load_runs, print_forks, print_summary
     from analysis.report.write import write_figures
 

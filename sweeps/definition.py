@@ -13,15 +13,16 @@
     priority: [{when: {algo: luspo}, add: 1}]         # higher starts first
     retries: 3                                        # attempts without progress that are forgiven
     backoff_seconds: 30                               # before the first of them, doubled each time
+    until: {max_seeds: 20, claim: [luspo:gspo]}       # new seeds only until it is decided; see sweeps/until.py
 
 A sweep that extends another has all that the other has. Its own ``grid`` and ``set`` replace the other's key by key;
-its own ``exclude``, ``priority``, ``retries`` and ``backoff_seconds`` replace the other's as a whole; ``about`` is
-never taken over.
+its own ``exclude``, ``priority``, ``retries``, ``backoff_seconds`` and ``until`` replace the other's as a whole;
+``about`` is never taken over.
 """
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,12 @@ from sweeps.trials import Trial, trials_of
 
 FOLDER = Path(__file__).parent / "named"
 MERGED = ("grid", "set")  # the keys of a sweep that extends another replace the other's one by one
-KEYS = ("about", "extends", "grid", "set", "exclude", "priority", "retries", "backoff_seconds")
+KEYS = ("about", "extends", "grid", "set", "exclude", "priority", "retries", "backoff_seconds", "until")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A named sweep as written. grid: {override's key: values}; the other fields as in its file."""
+    """A named sweep as written. grid: {override's key: values}; the other fields as in its file; until: {} for none."""
 
     name: str
     about: str
@@ -47,6 +48,7 @@ class Sweep:
     priority: list[dict[str, Any]]
     retries: int
     backoff_seconds: float
+    until: dict[str, Any] = field(default_factory=dict)
 
     def jobs(self) -> list[tuple[dict[str, Any], list[str]]]:
         """(choices, overrides) of every combination that is not left out, the last key of the grid varying first."""
@@ -88,6 +90,7 @@ def load(name: str) -> Sweep:
         priority=_typed(file, content, "priority", list, []),
         retries=_typed(file, content, "retries", int, 3),
         backoff_seconds=float(_typed(file, content, "backoff_seconds", (int, float), 30)),
+        until=_mapping(file, content, "until"),
     )
     _check(file, sweep)
     return sweep

@@ -6,7 +6,7 @@ there; how a run went is read from its directory.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,8 @@ class Scheduler:
     ):
         self.launcher, self.rules, self.clock = launcher, rules or Rules(), clock
         self.began = clock()
-        # Large trials first within a priority: a gap that they need does not come by itself later.
-        order = sorted(trials, key=lambda c: (-c.priority, -c.gpus, -(c.hours or 0.0)))
-        self.trials = [Progress(trial) for trial in order]
-        for one in self.trials:
-            self._find(one)
+        self.trials: list[Progress] = []
+        self.add(trials)
 
     @property
     def over(self) -> bool:
@@ -67,6 +64,21 @@ class Scheduler:
     @property
     def failed(self) -> list[Progress]:
         return [one for one in self.trials if one.state == "failed"]
+
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Further trials, after those that are there."""
+        # Large trials first within a priority: a gap that they need does not come by itself later.
+        order = sorted(trials, key=lambda c: (-c.priority, -c.gpus, -(c.hours or 0.0)))
+        found = [Progress(trial) for trial in order]
+        for one in found:
+            self._find(one)
+        self.trials += found
+
+    def withdraw(self, trials: Collection[Trial]) -> None:
+        """Forget those of these trials that wait and have never been started: their directories are not there yet."""
+        self.trials = [
+            one for one in self.trials if one.state != "waiting" or one.trial not in trials or one.trial.path.exists()
+        ]
 
     def poll(self) -> None:
         """Find out what has ended, try again what failed, start what there is room for."""

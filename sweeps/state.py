@@ -21,6 +21,7 @@ from harness.paths import CONF, ROOT
 from harness.rundir import RunDirError, read_json, write_json
 from sweeps.definition import Sweep, load
 from sweeps.trials import Trial
+from sweeps.until import EXPERIMENT, UNTIL, adjusted
 
 ROOT_KEY = "harness.root"
 DEFAULT_ROOT = "results/runs"
@@ -37,6 +38,15 @@ class SweepState:
     folder: Path
     kind: str
     launcher_settings: dict[str, Any]
+    key: str = ""  # of the composed trials
+
+    @property
+    def begun(self) -> tuple[Trial, ...]:
+        """The trials but those of seeds that a sweep with ``until`` may never come to."""
+        start = self.sweep.until.get("start")
+        if start is None:
+            return self.trials
+        return tuple(trial for trial in self.trials if trial.seed in start or trial.path.exists())
 
     @property
     def lock(self) -> Path:
@@ -51,8 +61,7 @@ class SweepState:
     def of(cls, name: str, overrides: Sequence[str]) -> "SweepState":
         """The sweep with these overrides, composed unless nothing has changed since it last was."""
         register()
-        sweep = load(name)
-        mine = [one for one in overrides if not one.startswith((CHOICE, SETTING))]
+        sweep, mine = adjusted(load(name), [one for one in overrides if not one.startswith((CHOICE, SETTING))])
         wrong = [one for one in mine if one.startswith("hydra") or "=" not in one]
         if wrong:
             raise ConfigError(
@@ -61,22 +70,23 @@ class SweepState:
         folder, key = _folder(sweep, mine), digest([asdict(sweep), mine, _sources()])
         trials = _cached(folder, key) or tuple(sweep.trials(mine))
         kind, settings = launcher_settings(overrides, max(trial.memory_gb for trial in trials))
-        return cls(sweep, tuple(overrides), trials, folder, kind, settings)
+        return cls(sweep, tuple(overrides), trials, folder, kind, settings, key)
 
     @classmethod
     def last(cls, name: str, overrides: Sequence[str]) -> "SweepState":
-        """The sweep as the last ``run`` had it, where no overrides but a root are given."""
-        if all(one.startswith(f"{ROOT_KEY}=") for one in overrides):
+        """The sweep as the last ``run`` had it, where no overrides are given but those that say which it was: its root,
+        and its experiment where that is part of its name (``adjusted``)."""
+        sweep, _ = adjusted(load(name), overrides)
+        which = (f"{ROOT_KEY}=", *([f"{EXPERIMENT}=", f"{UNTIL}="] if sweep.until else []))
+        if all(one.startswith(which) for one in overrides):
             with contextlib.suppress(RunDirError):  # never run: as it would be
-                overrides = read_json(_folder(load(name), overrides) / "trials.json")["overrides"]
+                overrides = read_json(_folder(sweep, overrides) / "trials.json")["overrides"]
         return cls.of(name, overrides)
 
     def write(self) -> None:
         """Keep the composed trials, for readers and for the next time."""
-        mine = [one for one in self.overrides if not one.startswith((CHOICE, SETTING))]
         trials = [{**asdict(trial), "path": str(trial.path)} for trial in self.trials]
-        key = digest([asdict(self.sweep), mine, _sources()])
-        write_json(self.folder / "trials.json", {"key": key, "overrides": list(self.overrides), "trials": trials})
+        write_json(self.folder / "trials.json", {"key": self.key, "overrides": list(self.overrides), "trials": trials})
 
 
 def launcher_settings(overrides: Sequence[str], memory_gb: float) -> tuple[str, dict[str, Any]]:

@@ -41,6 +41,11 @@ class Trial:
         return RunDir(self.path)
 
     @property
+    def seed(self) -> int:
+        """The seed, by the run directory's path."""
+        return int(self.path.name.removeprefix(f"{SEED}="))
+
+    @property
     def name(self) -> str:
         """Experiment, arm and seed, as in the run directory's path."""
         return "/".join(self.path.parts[-3:])

@@ -109,8 +109,9 @@ def next_step(name: str, overrides: Sequence[str], trials: Sequence[Trial], lock
     return sweeps_command("run", name, overrides) + goes_on
 
 
-def plan_table(sweep: Sweep, trials: Sequence[Trial]) -> Group:
-    """What the sweep would run, in the order in which its runs would start, with totals."""
+def plan_table(sweep: Sweep, trials: Sequence[Trial], at_most: Sequence[Trial] = ()) -> Group:
+    """What the sweep would run, in the order in which its runs would start, with totals; at_most: all that may come to
+    run, of which the totals are then."""
     on_gpus = any(trial.gpus for trial in trials)
     needs = "GPU-hours" if on_gpus else "minutes"
     table = _table(("run", "steps", "nodes", "GPUs", needs, "disk GB", "now"), left=("run", "now"))
@@ -120,6 +121,7 @@ def plan_table(sweep: Sweep, trials: Sequence[Trial]) -> Group:
             _hours([trial]) if on_gpus else _number(trial.minutes, "{:.3g}"), _number(trial.disk / GB, "{:.3g}"),
             row(trial).state,
         )  # fmt: skip
+    shown, trials = len(trials), at_most or trials
     disk = sum(trial.disk for trial in trials)
     root = next(folder for folder in trials[0].path.parents if folder.exists())
     free = shutil.disk_usage(root).free
@@ -127,7 +129,8 @@ def plan_table(sweep: Sweep, trials: Sequence[Trial]) -> Group:
     spent = f"{_hours(trials)} GPU-hours" if on_gpus else "no GPUs"
     if minutes:
         spent += f", about {duration(60 * sum(minutes))} one after the other on two cores"
-    total = f"{len(trials)} runs, {spent}, {disk / GB:.3g} GB of checkpoints; {free / GB:.3g} GB free at {root}"
+    runs = f"{'at most ' * (shown < len(trials))}{len(trials)} runs"
+    total = f"{runs}, {spent}, {disk / GB:.3g} GB of checkpoints; {free / GB:.3g} GB free at {root}"
     lines = [Text(sweep.about or sweep.name), table, Text(total, style="bold red" if disk > free else "bold")]
     return Group(*lines)
 

@@ -1,14 +1,32 @@
 """Captions: sentences that say what is drawn, so that no figure needs its program to be read."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from analysis.statistics.arms import MIN_T_RUNS, Tables, x_axis
 
+SHARE = "Bands of fractions: that interval of arcsin(sqrt), which stays within 0 and 1."
 
-def caption(tables: Mapping[str, Tables], band: str | None = "t", smooth: int = 1, x: str = "step") -> list[str]:
-    """What every figure of runs says. tables: of each panel, by its title; band, smooth, x: as they were drawn."""
-    smoothed = [f"Each run smoothed by a centred moving mean of {smooth} points."] if smooth > 1 else []
-    return [*n_notes(tables, band), *x_notes(tables, x), *smoothed]
+
+def caption(
+    tables: Mapping[str, Tables], bands: Collection[str] = ("t",), smooth: Mapping[str, int] | int = 1, x: str = "step"
+) -> list[str]:
+    """What every figure of runs says.
+
+    tables: of each panel, by its title; bands (of ``pointwise``; none: neither lines nor bands are drawn), smooth (for
+    all or by panel), x: as they were drawn.
+    """
+    return [*n_notes(tables, bands), *x_notes(tables, x), *smooth_notes(smooth)]
+
+
+def smooth_notes(smooth: Mapping[str, int] | int) -> list[str]:
+    """A caption's sentence on the moving mean, for all panels or of each by its title."""
+    windows = {"": smooth} if isinstance(smooth, int) else smooth
+    if len(set(windows.values())) == 1:
+        windows = {"": next(iter(windows.values()))}
+    return [
+        f"Each run smoothed by a centred moving mean of {points} points{f': {panel}' if panel else ''}."
+        for panel, points in windows.items() if points > 1
+    ]  # fmt: skip
 
 
 def sentence(text: str) -> str:
@@ -16,22 +34,24 @@ def sentence(text: str) -> str:
     return text.rstrip(". ") + "."
 
 
-def n_notes(tables: Mapping[str, Tables], band: str | None = "t") -> list[str]:
-    """A caption's sentences on n, of each panel where they differ, and on lines and band (None: neither is drawn)."""
+def n_notes(tables: Mapping[str, Tables], bands: Collection[str] = ("t",)) -> list[str]:
+    """A caption's sentences on n, of each panel where they differ, and on lines and bands (see ``caption``)."""
     of = {panel: {name: table.shape[1] for name, (_, table) in arms.items()} for panel, arms in tables.items()}
     counts = {n for runs in of.values() for n in runs.values() if n}
     if len({tuple(runs.items()) for runs in of.values()}) == 1:
         notes = _n_note("Runs", next(iter(of.values())))
     else:
         notes = [note for panel, runs in of.items() for note in _n_note(f"Runs, {panel}", runs)]
-    if band is None:
+    if not bands:
         return notes
     if max(counts) > 1:
         notes.append("Bold: mean, thin: runs.")
-    if band == "t" and max(counts) >= MIN_T_RUNS:
+    student = {"t", "share"} & {*bands}
+    if student and max(counts) >= MIN_T_RUNS:
         notes.append("Band: pointwise 95 % Student-t interval of the mean.")
-    if (band == "t" and 2 in counts) or (band == "minmax" and max(counts) > 1):
-        notes.append("Band: minimum to maximum." if band == "minmax" else "Band of two runs: minimum to maximum.")
+        notes += [SHARE] * ("share" in bands)
+    if (student and 2 in counts) or ("minmax" in bands and max(counts) > 1):
+        notes.append("Band: minimum to maximum." if "minmax" in bands else "Band of two runs: minimum to maximum.")
     if 1 in counts:
         notes.append("A single run has no interval.")
     return notes

@@ -12,20 +12,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from analysis.figures.captions import caption
+from analysis.figures.layout import name_arms, panel_axes, single_axes, write_caption, write_common_caption
 from analysis.figures.style import (
+    FONT,
     OUTLINE,
-    SMALL,
+    apart,
     draw_band,
+    equal_groups,
     figure_of,
     leave_empty,
     line_styles,
     log_axis,
-    name_lines,
-    panel_axes,
     prepare,
-    single_axes,
-    write_caption,
-    write_common_caption,
 )
 from analysis.runs.load import AnalysisError, require_metric
 from analysis.statistics.arms import Tables, arm_tables, pointwise, x_axis
@@ -35,11 +33,22 @@ FEW = 12  # points of a line that are marked
 
 @dataclass(frozen=True)
 class Curve:
-    """One learning curve: the column of ``metrics``, what it is called in a figure, whether its axis is logarithmic."""
+    """One learning curve: the column of ``metrics``, what it is called in a figure, whether its axis is logarithmic.
+
+    share: it lies between 0 and 1, and so does its band (``pointwise``). window: steps of the moving mean that it needs
+    to be read at all, at most a third of those there are.
+    """
 
     metric: str
     label: str
     log: bool = False
+    share: bool = False
+    window: int = 1
+
+    def smoothed(self, smooth: int, steps: int) -> int:
+        """Points of the moving mean: ``smooth``, more if the curve needs more; odd, as it is centred."""
+        needed = min(self.window, steps // 3)
+        return max(smooth, needed - (needed + 1) % 2) if self.window > 1 else smooth
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,14 @@ class Limits:
         return cut
 
 
+CLIP_WINDOW = 5  # a step clips few responses or none: its fraction alone jumps between 0 and the next possible value
+
 CURVES = {
     "response_length": Curve("response_length", "response length (tokens)"),
-    "clip_fraction": Curve("clip_frac_token", "clipped tokens (fraction)", log=True),
+    "clip_fraction": Curve("clip_frac_token", "clipped tokens (fraction)", True, True, CLIP_WINDOW),
     "reward": Curve("reward", "training reward"),
-    "accuracy": Curve("accuracy", "training accuracy"),
-    "val_accuracy": Curve("val_accuracy", "validation accuracy"),
+    "accuracy": Curve("accuracy", "training accuracy (fraction)", share=True),
+    "val_accuracy": Curve("val_accuracy", "validation accuracy (fraction)", share=True),
     "val_response_length": Curve("val_response_length", "validation response length (tokens)"),
     "entropy": Curve("entropy", "entropy (nats per token)"),
 }
@@ -89,17 +100,19 @@ def curve(
     band: str = "t",
     label: str | None = None,
     x: str = "step",
+    share: bool = False,
+    window: int = 1,
 ) -> Axes:
     """Draw ``metric`` over training: per arm a thin line per run, their mean, and its interval (``pointwise``).
 
     frame: rows of ``Runs.metrics``. ``smooth``, ``x``: see ``arm_tables``. ``log``: logarithmic axis; if some values
     are 0 it has a linear piece below, so that they are on it. ``band``: t, minmax or none. ``label``: in place of the
-    metric's name. Nothing is extrapolated: a line ends where its run does, and the number of runs left stands there. A
-    caption below the axis says n and the kind of interval. Raises ``AnalysisError`` for an unknown metric or one
-    without value.
+    metric's name. ``share``, ``window``: see ``Curve``. Nothing is extrapolated: a line ends where its run does, and
+    the number of runs left stands there. A caption below the axis says n and the kind of interval. Raises
+    ``AnalysisError`` for an unknown metric or one without value.
     """
     ax = ax or single_axes()
-    write_caption(ax, draw_curves({ax: Curve(metric, label or metric, log)}, frame, smooth, band, x))
+    write_caption(ax, draw_curves({ax: Curve(metric, label or metric, log, share, window)}, frame, smooth, band, x))
     return ax
 
 
@@ -108,7 +121,7 @@ def draw(
 ) -> Axes:
     """``curve`` of the entry ``name`` of ``CURVES``."""
     entry = CURVES[name]
-    return curve(frame, entry.metric, ax, smooth, entry.log, band, entry.label, x)
+    return curve(frame, entry.metric, ax, smooth, entry.log, band, entry.label, x, entry.share, entry.window)
 
 
 length_curve = partial(draw, "response_length")
@@ -154,26 +167,72 @@ def draw_curves(
     x: str = "step",
     share: bool = False,
     limits: Limits | None = None,
+    named: bool = True,
 ) -> list[str]:
-    """Draw a curve into each of the axes, ``share``: on one y axis; returns the sentences of their caption."""
+    """Draw a curve into each of the axes, ``share``: on one y axis; returns the sentences of their caption.
+
+    ``named``: with the arms' names above them.
+    """
     if x != "step":
         require_metric(frame, x_axis(x).column(frame))
     tables: dict[Axes, Tables] = {}
+    windows: dict[Axes, int] = {}
     for ax, entry in curves.items():
         require_metric(frame, entry.metric)
         prepare_over(ax, entry.label, x)
-        tables[ax] = arm_tables(frame, entry.metric, smooth, x)
+        windows[ax] = entry.smoothed(smooth, int(frame.loc[frame[entry.metric].notna(), "step"].nunique()))
+        tables[ax] = arm_tables(frame, entry.metric, windows[ax], x)
         if not any(table.size for _, table in tables[ax].values()):
             raise AnalysisError(f"{entry.metric} over {x}: no arm has runs with both and a range in common")
-    if share:
-        linear = {draw_tables(tables, band, next(iter(curves.values())).log, limits)}
-    else:
-        linear = {draw_tables({ax: tables[ax]}, band, curves[ax].log, limits) for ax in curves}
-    notes = caption({curves[ax].label: arms for ax, arms in tables.items()}, band, smooth, x)
+    bands = {ax: "share" if entry.share and band == "t" else band for ax, entry in curves.items()}
+    together = [list(curves)] if share else [[ax] for ax in curves]
+    linear = {
+        draw_tables({ax: tables[ax] for ax in axes}, bands[axes[0]], curves[axes[0]].log, limits) for axes in together
+    }
+    of_panels = {curves[ax].label: arms for ax, arms in tables.items()}
+    notes = caption(of_panels, set(bands.values()), {curves[ax].label: windows[ax] for ax in curves}, x)
+    notes += name_tables(list(curves), of_panels) if named else equal_notes(of_panels)
     outside = dict.fromkeys(name for ax in curves for name in (limits.cut(ax, tables[ax]) if limits else ()))
     if outside:
         notes.append(f"Some values lie outside these axes: {', '.join(outside)}.")
     return notes + [f"Linear below {below:g}, so that 0 is shown." for below in linear if below is not None]
+
+
+def name_tables(axes: Sequence[Axes], tables: Mapping[str, Tables]) -> list[str]:
+    """``name_arms`` of the arms that are drawn in any of the panels ``axes``, and ``equal_notes`` of the caption.
+
+    tables: of each panel, by its title.
+    """
+    looks: dict[str, dict[str, Any]] = {}
+    groups = [equal_arms(of_panel) for of_panel in tables.values()]
+    everywhere = groups[0] if all(found == groups[0] for found in groups) else []
+    for of_panel in tables.values():
+        drawn = {name for name, (_, table) in of_panel.items() if table.size}
+        looks |= {name: style for name, style in arm_styles(of_panel, everywhere).items() if name in drawn}
+    order = [name for name in next(iter(tables.values())) if name in looks]
+    name_arms(axes, {name: looks[name] for name in order}, everywhere)
+    return equal_notes(tables)
+
+
+def equal_notes(tables: Mapping[str, Tables]) -> list[str]:
+    """A caption's sentence for each group of arms whose curves are equal, with its panel where others differ."""
+    groups = {panel: equal_arms(of_panel) for panel, of_panel in tables.items()}
+    where = {panel: f", {panel}" for panel in groups} if len({str(of) for of in groups.values()}) > 1 else {}
+    return list(dict.fromkeys(
+        f"Equal{where.get(panel, '')}: {', '.join(group)}; wide and pale under thin and dashed."
+        for panel, of in groups.items() for group in of
+    ))  # fmt: skip
+
+
+def equal_arms(tables: Tables) -> list[list[str]]:
+    """``equal_groups`` of the arms' means."""
+    return equal_groups({name: table.mean(axis=1) for name, (_, table) in tables.items() if table.size})
+
+
+def arm_styles(tables: Tables, equal: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]]:
+    """By arm how its mean is drawn: alike in all panels, drawn or not; ``equal`` ones on one another (``apart``)."""
+    styles = line_styles([algo for algo, _ in tables.values()])
+    return apart(dict(zip(tables, styles, strict=True)), equal)
 
 
 def prepare_over(ax: Axes, title: str, x: str) -> None:
@@ -186,20 +245,20 @@ def prepare_over(ax: Axes, title: str, x: str) -> None:
 def draw_tables(
     tables: Mapping[Axes, Tables], band: str = "t", log: bool = False, limits: Limits | None = None
 ) -> float | None:
-    """Draw the arms of each axes (runs, mean, band, name at the line's end) on one y axis, within ``limits`` if given.
+    """Draw the arms of each axes (runs, mean, band of ``pointwise``) on one y axis, within ``limits`` if given.
 
     ``log``: logarithmic; returns the value below which it is linear so that 0 is on it, or None.
     """
-    ends = {}
     for ax, arms in tables.items():
-        drawn = {name: (algo, table) for name, (algo, table) in arms.items() if table.size}
-        styles = line_styles([algo for algo, _ in drawn.values()])
-        ends[ax] = [
-            (name, *draw_arm(ax, table, pointwise(table, band), style))
-            for (name, (_, table)), style in zip(drawn.items(), styles, strict=True)
-        ]
-        few = all(len(table) <= FEW for _, table in drawn.values())
+        drawn = {name: table for name, (_, table) in arms.items() if table.size}
+        styles = arm_styles(arms, equal_arms(arms))
+        for name, table in drawn.items():
+            draw_arm(ax, table, pointwise(table, band), styles[name])
+        few = all(len(table) <= FEW for table in drawn.values())
         ax.margins(x=0.03 if few else 0)  # room for the marks
+        places = {place for table in drawn.values() for place in table.index}
+        if len(places) == 1:  # no other place means anything
+            ax.set_xticks(list(places))
         ax.autoscale_view()
     found = np.array([ax.get_ylim() for ax in tables])
     values = np.concatenate([table.stack().dropna() for arms in tables.values() for _, table in arms.values()])
@@ -209,14 +268,13 @@ def draw_tables(
         linear_below = log_axis(ax, values) if log else None
         if limits:
             limits.apply(ax)
-        name_lines(ax, ends[ax])
     return linear_below
 
 
-def draw_arm(ax: Axes, table: pd.DataFrame, summary: pd.DataFrame, style: dict[str, Any]) -> tuple[float, float, str]:
+def draw_arm(ax: Axes, table: pd.DataFrame, summary: pd.DataFrame, style: dict[str, Any]) -> None:
     """Draw one arm: a thin line per run of ``table``, mean and band of ``summary`` (``pointwise``).
 
-    ``style``: of ``line_styles``. Returns where the mean ends (x, y) and the arm's colour, for ``name_lines``.
+    ``style``: of ``arm_styles``.
     """
     colour = style["color"]
     for run in table if table.shape[1] > 1 else ():
@@ -225,11 +283,9 @@ def draw_arm(ax: Axes, table: pd.DataFrame, summary: pd.DataFrame, style: dict[s
     draw_band(ax, summary, colour)
     # Few measurements are marked, points of an interpolated grid are not; a line of one point would be invisible.
     marked = len(summary) == 1 or (len(summary) <= FEW and table.index.name == "step")
-    marker = {"marker": "o", "markersize": 4} if marked else {}
-    ax.plot(summary.index, summary["mean"], linewidth=2, gid="mean", zorder=3, **marker, **style)
-
+    look = {"linewidth": 2, "markersize": 4, **({"marker": "o"} if marked else {}), **style}
+    ax.plot(summary.index, summary["mean"], gid="mean", zorder=3, **look)
     mark_dropouts(ax, table, summary["mean"], colour)
-    return summary.index[-1], summary["mean"].iloc[-1], colour
 
 
 def mark_dropouts(ax: Axes, table: pd.DataFrame, mean: pd.Series, colour: str) -> None:
@@ -245,5 +301,5 @@ def mark_dropouts(ax: Axes, table: pd.DataFrame, mean: pd.Series, colour: str) -
         ax.plot(*at, "o", color=colour, markersize=5, markeredgecolor="white", zorder=4)
         if next_is_close:
             continue
-        left = {"fontsize": SMALL, "fontweight": "bold", "color": colour, "zorder": 5, "path_effects": [OUTLINE]}
+        left = {"fontsize": FONT, "fontweight": "bold", "color": colour, "zorder": 5, "path_effects": [OUTLINE]}
         ax.annotate(f"n={(ends > step).sum()}", at, xytext=(2, 6), textcoords="offset points", **left)

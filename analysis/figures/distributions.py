@@ -6,8 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.captions import caption, n_notes
-from analysis.figures.curves import draw_tables, mark_dropouts, prepare_over
-from analysis.figures.style import figure_of, leave_empty, line_styles, panel_axes, prepare, write_common_caption
+from analysis.figures.curves import draw_tables, equal_arms, mark_dropouts, name_tables, prepare_over
+from analysis.figures.layout import LETTER, panel_axes, write_common_caption
+from analysis.figures.style import FONT, figure_of, leave_empty, line_styles, prepare
 from analysis.runs.load import KEYS, AnalysisError, Runs
 from analysis.statistics.arms import X_AXES, arm_tables
 
@@ -61,20 +62,26 @@ def draw_kept_weight(runs: Runs, ax: Axes | None = None) -> Figure:
     tables = {}
     axes = panel_axes(2, ax)
     for panel, (name, sign) in zip(axes, SIGNS.items(), strict=True):
-        title, rows = f"unclipped gradient weight, {name} advantage", frame[frame["sign"] == sign]
+        title, rows = f"kept weight, {name} advantage", frame[frame["sign"] == sign]
         if rows.empty:
             leave_empty(panel, title, "no such response")
             continue
         prepare(panel, title, "")
         tables[panel] = arm_tables(rows.rename(columns={"bin": "step"}), "share")
-    draw_tables(tables)
+    draw_tables(tables, "share")
     for panel in tables:
-        panel.set_xticks(spans["bin"], names, rotation=45, ha="right", rotation_mode="anchor")
+        inches = panel.get_position().width * figure_of(panel).get_figwidth()
+        every = int(np.ceil(len(names) * LETTER * (max(map(len, names)) + 1) / inches))  # so many have room
+        panel.set_xticks(spans["bin"], [name if at % every == 0 else "" for at, name in enumerate(names)])
+        panel.set_xlabel("response length (tokens)", fontsize=FONT)
+        panel.set_xlim(0.5, len(names) + 0.5)
+    of_panels = {" ".join(panel.get_title(loc="left").split()): arms for panel, arms in tables.items()}
     notes = [
-        f"Across: response length in tokens, {len(names)} bins with about equal numbers of all arms' responses.",
+        f"Across: {len(names)} bins of response length with about equal numbers of all arms' responses.",
         "Kept weight: the share of |advantage| that is not clipped, over all updates, the first of a step included.",
         "A level line treats all lengths alike (FSPO, arXiv 2509.09177).",
-        *n_notes({panel.get_title(loc="left"): arms for panel, arms in tables.items()}),
+        *n_notes(of_panels, ("share",)),
+        *name_tables(axes, of_panels),
         *([f"Nothing can be clipped, not drawn: {', '.join(without)}."] if without else []),
     ]
     write_common_caption(axes, notes)
@@ -103,30 +110,31 @@ def draw_length_quantiles(runs: Runs, ax: Axes | None = None, smooth: int = 1, x
     if not drawn:
         raise AnalysisError(f"response lengths over {x}: no arm has runs with both and a range in common")
     axes = panel_axes(len(drawn), ax)
-    styles = line_styles([algo for algo, _ in drawn.values()])
-    for panel, name, style in zip(axes, drawn, styles, strict=True):
+    styles = dict(zip(tables["median"], line_styles([a for a, _ in tables["median"].values()]), strict=True))
+    for panel, name in zip(axes, drawn, strict=True):
+        style = styles[name]
         prepare_over(panel, name, x)
-        panel.set_title(name, loc="left", color=style["color"])
+        panel.set_title(name, loc="left", color=style["color"], fontsize=FONT)
         mean = {quantile: arms[name][1].mean(axis=1) for quantile, arms in tables.items()}
         for low, high, alpha in (("q10", "q90", 0.18), ("q25", "q75", 0.3)):
-            panel.fill_between(
-                mean[low].index,
-                mean[low],
-                mean[high],
-                color=style["color"],
-                alpha=alpha,
-                linewidth=0,
-            )
-        panel.plot(mean["median"].index, mean["median"], linewidth=2, gid="median", **style)
+            if len(mean[low]) == 1:  # a band of one step would have no width
+                panel.vlines(mean[low].index, mean[low], mean[high], color=style["color"], alpha=alpha, linewidth=9)
+                continue
+            span = (mean[low].index, mean[low], mean[high])
+            panel.fill_between(*span, color=style["color"], alpha=alpha, linewidth=0)
+        marker = {"marker": "o"} if len(mean["median"]) == 1 else {}
+        panel.plot(mean["median"].index, mean["median"], linewidth=2, gid="median", **marker, **style)
         mark_dropouts(panel, drawn[name][1], mean["median"], style["color"])
         panel.margins(x=0)
     top = max(panel.get_ylim()[1] for panel in axes)
-    for at, panel in enumerate(axes):
+    for panel in axes:
         panel.set_ylim(0, top)
-        if at % 3 == 0:
-            panel.set_ylabel("response length (tokens)", fontsize=9)
+    groups = [equal_arms(arms) for arms in tables.values()]
+    same = [group for group in groups[0] if all(group in of for of in groups)]
     notes = [
-        *caption({"": tables["median"]}, None, smooth, x),
+        "Across steps: length of responses (tokens).",
+        *caption({"": tables["median"]}, (), smooth, x),
+        *(f"Equal: {', '.join(group)}." for group in same),
         "Line: median; bands: 25 to 75 and 10 to 90 % of a step's responses. Each quantile is the mean over runs;",
         "no interval over runs is drawn.",
     ]

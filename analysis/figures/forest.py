@@ -7,17 +7,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from analysis.figures.style import NAME, SMALL, TITLE, write_caption
+from analysis.figures.layout import BOTTOM, LETTER, RIGHT, TOP, legend_above, write_common_caption, write_question
+from analysis.figures.style import FONT, OWN, WIDTH
 
-ROW = 0.62  # inches of a pair
+ROW = 0.55  # inches of a pair
+QUESTION = "Any two losses: which is longer, which more accurate?"
 MARKS = {  # basis -> (its words, marker, colour), by colour-blind safe pairs of shape and colour
     "config-matched": ("equal steps", "o", "#0072B2"),
     "token-matched": ("equal tokens", "s", "#D55E00"),
     "movement-matched": ("equal movement (KL)", "^", "#009E73"),
 }
+TICKS = (  # of ratios, as many as a narrow panel has room for, coarse ones first
+    (0.01, 0.1, 1, 10, 100),
+    (0.1, 0.2, 0.5, 1, 2, 5, 10),
+    (0.5, 0.7, 1, 1.4, 2),
+    (0.8, 0.9, 1, 1.1, 1.2, 1.3),
+    (0.96, 0.98, 1, 1.02, 1.04),
+)
 PANELS = {  # outcome -> (its title, x label, where there is no effect)
-    "response length": ("How much longer?", "length at the end, times the other's", 1.0),
-    "accuracy": ("How much more accurate?", "training accuracy, percentage points more", 0.0),
+    "response length": ("length at the end", "times the other's", 1.0),
+    "accuracy": ("training accuracy", "percentage points more", 0.0),
 }
 
 
@@ -28,19 +37,28 @@ def forest(comparisons: Sequence[Mapping[str, Any]], margins: Mapping[str, float
     A record without a value is left out, one without an interval is a mark alone.
     """
     pairs = list(dict.fromkeys(tuple(record["arms"]) for record in comparisons if record["n"]))
-    height = 1.75 + ROW * len(pairs)
-    figure = Figure(figsize=(9.0, height))
+    height = TOP + ROW * len(pairs) + BOTTOM
+    figure = Figure(figsize=(WIDTH, height), gid=OWN)
+    left = min(0.45, 1.12 * LETTER * (max((len(_said(pair)) for pair in pairs), default=0) + 2) / WIDTH)
+    gap = 0.04
+    wide = (1 - left - gap - RIGHT / WIDTH) / len(PANELS)
     for at, outcome in enumerate(PANELS):
-        ax = figure.add_axes((0.2 + 0.41 * at, 1.1 / height, 0.36, (height - 1.55) / height))
+        ax = figure.add_axes((left + (wide + gap) * at, BOTTOM / height, wide, ROW * len(pairs) / height))
         records = [record for record in comparisons if record["quantity"] == outcome and record["n"]]
         _panel(ax, outcome, records, pairs, margins)
         if at:
             ax.set_yticklabels([])
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="lower left", bbox_to_anchor=(0.19, 0.25 / height), ncols=3, frameon=False,
-                  fontsize=SMALL)  # fmt: skip
-    write_caption(figure.axes[0], ["Mark: mean over seeds; line: 95 % interval; grey: too small to matter."])
+    legend_above(figure.axes, *figure.axes[0].get_legend_handles_labels())
+    said = ["Mark: mean over seeds; line: 95 % interval; grey: too small to matter."]
+    if any(record["low"] is not None and record["low"] == record["high"] for record in comparisons if record["n"]):
+        said.append("A line without length: the same difference for every seed.")
+    write_common_caption(figure.axes, said)
+    write_question(figure, QUESTION)
     return figure
+
+
+def _said(pair: Sequence[str]) -> str:
+    return f"{pair[0]} over {pair[1]}"
 
 
 def _panel(
@@ -63,17 +81,20 @@ def _panel(
         for y, record in rows:
             if record["low"] is not None:
                 ax.plot([record["low"], record["high"]], [y, y], color=colour, linewidth=1.6, zorder=2)
+        if not rows:
+            continue
         ax.plot([r["estimate"] for _, r in rows], [y for y, _ in rows], marker, color=colour, label=words, markersize=5,
                 linestyle="none", zorder=3)  # fmt: skip
-    ax.set_yticks(range(len(pairs)), [f"{first} over {second}" for first, second in pairs], fontsize=NAME)
+    ax.set_yticks(range(len(pairs)), [_said(pair) for pair in pairs], fontsize=FONT)
     ax.set_ylim(len(pairs) - 0.5, -0.5)
-    ax.set_xlabel(label, fontsize=NAME)
-    ax.set_title(title, loc="left", fontsize=TITLE)
-    ax.tick_params(axis="x", labelsize=SMALL)
+    ax.set_xlabel(label, fontsize=FONT)
+    ax.set_title(title, loc="left", fontsize=FONT)
+    ax.tick_params(axis="x", labelsize=FONT)
     ax.tick_params(axis="y", length=0)
     if ratio:
         ax.xaxis.set_major_formatter(ScalarFormatter())
         ax.xaxis.set_minor_formatter(NullFormatter())
         low, high = ax.get_xlim()
-        ax.set_xticks([tick for tick in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if low <= tick <= high])
+        ticks = next(ticks for ticks in TICKS if sum(low <= tick <= high for tick in ticks) >= 3 or ticks == TICKS[-1])
+        ax.set_xticks([tick for tick in ticks if low <= tick <= high])
     ax.spines[["top", "right", "left"]].set_visible(False)

@@ -6,12 +6,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.style import draw_band, figure_of, line_styles, name_lines, prepare
-from analysis.runs.load import AnalysisError, require_metric
+from analysis.figures.curves import arm_styles, equal_arms
+from analysis.figures.layout import BOTTOM, LEFT, TOP
+from analysis.figures.style import FONT, OWN, WIDTH, draw_band, figure_of, name_ends, prepare, save
+from analysis.runs.load import require_metric
 from analysis.statistics.arms import MIN_T_RUNS, arm_tables, pointwise
 
 METRIC, SMOOTH = "response_length", 5
-SIZE, DPI = (5.0, 3.0), 290  # inches and pixels an inch: letters of 9 pixels on a telephone, sharp at 1400 pixels
+HEIGHT, DPI = 2.6, 240  # inches of the axes; the one picture of the README is sharp at 1400 pixels
 
 
 def headline(frame: pd.DataFrame, ax: Axes | None = None, smooth: int = SMOOTH) -> Axes:
@@ -22,32 +24,38 @@ def headline(frame: pd.DataFrame, ax: Axes | None = None, smooth: int = SMOOTH) 
     (``said_of``). Raises ``AnalysisError`` where no length was recorded.
     """
     require_metric(frame, METRIC)
-    ax = ax or Figure(figsize=SIZE).add_axes((0.1, 0.14, 0.74, 0.74))
-    prepare(ax, "mean response length (tokens)", "training step")
     tables = arm_tables(frame, METRIC, smooth)
+    ax = ax or _axes(max(map(len, tables)))
+    prepare(ax, "Do responses get longer? Mean response length (tokens)", "training step")
+    equal = equal_arms(tables)
+    second = {name for group in equal for name in group[1:]}
+    styles = arm_styles(tables, equal)
     ends = []
-    for (name, (_, table)), style in zip(
-        tables.items(), line_styles([algo for algo, _ in tables.values()]), strict=True
-    ):
-        summary = pointwise(table)
+    for name, (_, table) in tables.items():
+        if not table.size:
+            continue
+        summary, style = pointwise(table), styles[name]
         draw_band(ax, summary, style["color"])
-        ax.plot(summary.index, summary["mean"], linewidth=2.2, gid="mean", zorder=3, **style)
-        ends.append((name.upper(), float(summary.index[-1]), float(summary["mean"].iloc[-1]), style["color"]))
+        look = {"linewidth": 2.2, **({"marker": "o"} if len(summary) == 1 else {}), **style}
+        ax.plot(summary.index, summary["mean"], gid="mean", zorder=3, **look)
+        label = f"{'= ' if name in second else ''}{name.upper()}"
+        ends.append((label, float(summary.index[-1]), float(summary["mean"].iloc[-1]), style["color"]))
     ax.margins(x=0)
     ax.set_ylim(bottom=0)
-    name_lines(ax, ends)
+    name_ends(ax, ends)
     return ax
 
 
+def _axes(letters: int) -> Axes:
+    """Axes of a figure of their own, with room at the right for names of so many letters."""
+    right, high = min(0.75 * FONT / 72 * (letters + 2), WIDTH / 3), TOP + HEIGHT + BOTTOM
+    figure = Figure(figsize=(WIDTH, high), gid=OWN)
+    return figure.add_axes((LEFT / WIDTH, BOTTOM / high, 1 - (LEFT + right) / WIDTH, HEIGHT / high))
+
+
 def save_headline(ax: Axes, path: Path) -> Path:
-    """Write the figure of ``ax`` as the PNG file ``path``, at the size that a README shows it in; the path."""
-    figure = figure_of(ax)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DPI, bbox_inches=figure.get_tightbbox().padded(0.08))
-    except OSError as error:
-        raise AnalysisError(f"{path}: cannot be written ({error.strerror})") from None
-    return path
+    """Write the figure of ``ax`` as the PNG file ``path``; the path."""
+    return save(figure_of(ax), path.with_suffix(""), ("png",), DPI)[0]
 
 
 def said_of(counts: dict[str, int], smooth: int = SMOOTH) -> str:

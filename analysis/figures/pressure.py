@@ -9,17 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.curves import Curve, draw_curves
-from analysis.figures.style import (
-    LINE_STYLES,
-    SMALL,
-    figure_of,
-    line_styles,
-    panel_axes,
-    prepare,
-    single_axes,
-    write_caption,
-    write_common_caption,
-)
+from analysis.figures.layout import legend_above, panel_axes, single_axes, write_caption, write_common_caption
+from analysis.figures.style import LINE_STYLES, figure_of, line_styles, prepare
 from analysis.runs.load import KEYS, AnalysisError
 from analysis.statistics.arms import MIN_T_RUNS, rank
 from analysis.statistics.length_pressure import STAGES, TERMS, arm_intervals
@@ -94,7 +85,7 @@ def decomposition_bars(
     _mark_zero(ax)
     ax.axvline(len(STAGES) - 0.5, color="0.75", linewidth=0.8, linestyle=":")
     ax.set_xticks(range(len(TERMS)), [TICKS[term] for term in TERMS])
-    ax.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    legend_above([ax], *ax.get_legend_handles_labels())
     said = ["From the left: the reward's pressure and what each factor of c adds to it.", BIAS, "Dots: runs."]
     if intervals["n"].max() >= MIN_T_RUNS:
         said.append("Whiskers: 95 % Student-t intervals of the mean over runs.")

@@ -6,9 +6,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.curves import CURVES, draw_curves
-from analysis.figures.style import figure_of, leave_empty, panel_axes, write_common_caption
+from analysis.figures.curves import CURVES, draw_curves, name_tables
+from analysis.figures.layout import panel_axes, write_common_caption
+from analysis.figures.style import figure_of, leave_empty
 from analysis.runs.load import AnalysisError
+from analysis.statistics.arms import Tables, arm_tables
 
 PANELS = tuple(product(("response_length", "accuracy"), ("tokens", "kl")))  # curve and axis of each panel
 
@@ -21,13 +23,16 @@ def spending_curves(frame: pd.DataFrame, ax: Axes | None = None, smooth: int = 1
     """
     axes = dict(zip(panel_axes(len(PANELS), ax, columns=2), PANELS, strict=True))
     notes: list[str] = []
+    tables: dict[str, Tables] = {}
     for panel, (name, x) in axes.items():
         try:
-            notes += draw_curves({panel: CURVES[name]}, frame, smooth, x=x)
+            notes += draw_curves({panel: CURVES[name]}, frame, smooth, x=x, named=False)
+            tables[f"{name} over {x}"] = arm_tables(frame, CURVES[name].metric, smooth, x)
         except AnalysisError:
             panel.clear()
             leave_empty(panel, CURVES[name].label, f"nothing recorded over {x}")
     if not notes:
         raise AnalysisError("no run has length or accuracy over tokens or over movement")
+    name_tables(list(axes), tables)
     write_common_caption(list(axes), notes)
     return figure_of(next(iter(axes)))

@@ -1,7 +1,8 @@
-"""What all figures share: colours, axes, names at the ends of lines, captions, files. Nothing here needs a display."""
+"""What all figures share: their width and font, colours, axes, names of arms, files. Nothing here needs a display."""
 
+import io
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from PIL import Image
 from scipy import optimize
 
 from analysis.runs.load import AnalysisError
 
+WIDTH = 6.0  # inches of every figure, so that letters are of one size wherever figures are shown at one width
+FONT = 9  # points of every text in a figure
+DPI = 180
 # Okabe and Ito's palette: distinct under the common colour blindnesses, and by lightness in print.
 COLOURS = {
     "grpo": "#0072B2",
@@ -25,42 +30,12 @@ COLOURS = {
 }
 OTHER_COLOURS = ("#D55E00", "#000000", "#999999", "#B5A800")
 LINE_STYLES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))  # arms of one algorithm share its colour
-SMALL, NAME, TITLE = 8, 9, 10  # points: ticks and captions; the arms' names and the x axis; titles
+GREY = "0.3"  # of captions
 OUTLINE = withStroke(linewidth=2.5, foreground="white")  # keeps text on top of lines readable
-CELL = (3.42, 3.05)  # inches of a panel with its ticks, title, x label and the arms' names
-PANEL = (0.12, 0.2, 0.69, 0.69)  # left, bottom, width and height of the axes in its cell
-CAPTION = 0.75  # inches below the panels
+DASHED = (0, (2.5, 2))
+OWN = "own"  # marks a figure of ``layout``
 
 End = tuple[str, float, float, str]  # an arm's name, where its line ends (x, y) and its colour
-
-
-def single_axes() -> Axes:
-    """Axes of a figure of its own, with room for the arms' names at the right and a caption below.
-
-    The margins are fixed: names are placed for this size, so nothing may change it afterwards.
-    """
-    return Figure(figsize=(6.4, 4.4)).add_axes((0.1, 0.24, 0.66, 0.67))
-
-
-def panel_axes(n: int, ax: Axes | None = None, columns: int = 3) -> list[Axes]:
-    """``n`` axes, up to ``columns`` a row, in a figure of their own or in the place of ``ax``, which is removed."""
-    columns = min(n, columns)
-    rows = -(-n // columns)
-    if ax is None:
-        height = CELL[1] * rows + CAPTION
-        figure = Figure(figsize=(CELL[0] * columns, height))
-        x0, y0, width, high = 0.0, CAPTION / height, 1 / columns, CELL[1] / height
-    else:
-        figure, box = figure_of(ax), ax.get_position()
-        x0, y0, width, high = box.x0, box.y0, box.width / columns, box.height / rows
-        ax.remove()
-    left, bottom, w, h = PANEL
-    return [
-        figure.add_axes(
-            (x0 + (at % columns + left) * width, y0 + (rows - 1 - at // columns + bottom) * high, w * width, h * high)
-        )
-        for at in range(n)
-    ]
 
 
 def prepare(ax: Axes, title: str, x_label: str = "step") -> None:
@@ -68,15 +43,16 @@ def prepare(ax: Axes, title: str, x_label: str = "step") -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_axisbelow(True)
     ax.grid(axis="y", color="0.92", linewidth=0.8)
-    ax.tick_params(labelsize=SMALL, color="0.6")
-    ax.set_xlabel(x_label, fontsize=NAME)
-    ax.set_title(title, loc="left", fontsize=TITLE)
+    ax.tick_params(which="both", labelsize=FONT, color="0.6")
+    letters = max(12, int((ax.get_position().width * figure_of(ax).get_figwidth() + 0.1) * 72 / (0.53 * FONT)))
+    ax.set_xlabel(textwrap.fill(x_label, letters), fontsize=FONT)
+    ax.set_title(textwrap.fill(title, letters), loc="left", fontsize=FONT)
 
 
 def leave_empty(ax: Axes, title: str, text: str = "not recorded") -> None:
     """A panel that has nothing to show, and says so."""
     prepare(ax, title, "")
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", color="0.4")
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", color="0.4", fontsize=FONT)
     ax.set(xticks=[], yticks=[])
 
 
@@ -98,55 +74,65 @@ def line_styles(algos: Sequence[str]) -> Iterator[dict[str, Any]]:
         yield {"color": colour, "linestyle": LINE_STYLES[line]}
 
 
+def equal_groups(means: Mapping[str, pd.Series]) -> list[list[str]]:
+    """Names of arms whose mean curves are equal, up to a 10-millionth of the largest value that any of them has: sums
+    are rounded. Each list has two or more."""
+    groups: list[list[str]] = []
+    near = 1e-7 * max((float(np.nanmax(np.abs(mean), initial=0.0)) for mean in means.values()), default=0.0)
+    for name, mean in means.items():
+        for group in groups:
+            first = means[group[0]]
+            if first.index.equals(mean.index) and np.allclose(first, mean, rtol=0, atol=near, equal_nan=True):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return [group for group in groups if len(group) > 1]
+
+
+def apart(styles: Mapping[str, dict[str, Any]], groups: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]]:
+    """``styles`` by arm, in which those of equal arms lie visibly on one another: wide and pale below, thin and dashed
+    on top."""
+    changed = {name: dict(style) for name, style in styles.items()}
+    for group in groups:
+        for at, name in enumerate(group):
+            above = len(group) - 1 - at
+            look = {"linewidth": 2 + 2.5 * above, "alpha": 0.4} if above else {"linewidth": 1.8, "linestyle": DASHED}
+            changed[name] |= look | ({"markersize": 4 + 4.0 * above} if above else {"markersize": 3})
+    return changed
+
+
 def draw_band(ax: Axes, summary: pd.DataFrame, colour: str) -> None:
-    """Shade between ``low`` and ``high`` of ``summary`` (index x; ``curves.pointwise``); none where they are NaN."""
+    """Shade between ``low`` and ``high`` of ``summary`` (index x; ``arms.pointwise``); none where they are NaN.
+
+    A lone point has a bar in place of a band, which would have no width.
+    """
+    if len(summary) == 1:
+        ax.vlines(summary.index, summary["low"], summary["high"], color=colour, alpha=0.3, linewidth=5, zorder=1)
+        return
     ax.fill_between(summary.index, summary["low"], summary["high"], color=colour, alpha=0.16, linewidth=0, zorder=1)
 
 
-def name_lines(ax: Axes, ends: Sequence[End], beside: bool = False) -> None:
-    """Name each arm level with its line's end but moved apart where two names would overlap.
+def name_ends(ax: Axes, ends: Sequence[End]) -> None:
+    """Name each arm right of the axes, level with its line's end but moved apart where two names would overlap.
 
-    Names stand right of the axes, or ``beside`` their ends for lines that end anywhere. To be called when the axes'
-    limits are final; of a line that ends outside them, the name is level with the edge.
+    Only colour joins a name with its line: whatever was drawn between them would be read as data. To be called when the
+    axes' limits are final; of a line that ends outside them, the name is level with the edge.
     """
     if not ends:
         return
-    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    ends = [(name, np.clip(x, left, right), np.clip(y, bottom, top), colour) for name, x, y, colour in ends]
+    bottom, top = ax.get_ylim()
     to_axes = ax.transData + ax.transAxes.inverted()
-    ends = sorted(ends, key=lambda end: end[2])
+    ends = sorted(((name, x, np.clip(y, bottom, top), colour) for name, x, y, colour in ends), key=lambda end: end[2])
     names = [_folded(name) for name, *_ in ends]
     wanted = np.array([to_axes.transform((x, y))[1] for _, x, y, _ in ends])
-    heights = np.array([1.3 * NAME * (1 + name.count("\n")) for name in names]) / (72 * _inches(ax)[1])
+    inches = ax.get_window_extent().height / figure_of(ax).dpi
+    heights = np.array([1.3 * FONT * (1 + name.count("\n")) for name in names]) / (72 * inches)
     # Least squares under "at least one height above the one below" is isotonic regression of what exceeds the stack.
     stack = np.cumsum(np.append(0, (heights[1:] + heights[:-1]) / 2))
     base = np.clip(optimize.isotonic_regression(wanted - stack).x, 0, max(0, 1 - stack[-1]))
-    for name, (_, x, y, colour), at in zip(names, ends, base + stack, strict=True):
-        # Dotted, so that nobody takes it for the curve going on.
-        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "linestyle": (0, (1, 3))}
-        leader |= {"relpos": (0, 0.5), "shrinkB": 1}
-        style = {"va": "center", "fontsize": NAME, "color": colour, "path_effects": [OUTLINE], "zorder": 6}
-        where = {"xytext": (1.03, at), "textcoords": ax.transAxes}
-        if beside:
-            away = 0.03 * (right - left)
-            where = {"xytext": (x + away, at), "textcoords": ax.get_xaxis_transform()}
-        ax.annotate(name, (x, y), xycoords="data", arrowprops=leader, annotation_clip=False, **where, **style)
-
-
-def write_caption(ax: Axes, sentences: Sequence[str]) -> None:
-    """Write ``sentences`` below a single axes, as wide as the axes with the arms' names."""
-    style = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": SMALL, "color": "0.3"}
-    ax.annotate(_wrapped(sentences, 1.3 * _inches(ax)[0]), (0, 0), xytext=(0, -34), va="top", **style)
-
-
-def write_common_caption(axes: Sequence[Axes], sentences: Sequence[str]) -> None:
-    """Write ``sentences``, each once, below the lowest of the panels ``axes``, as wide as all of them."""
-    figure = figure_of(axes[0])
-    boxes = [ax.get_position() for ax in axes]
-    left, bottom = min(box.x0 for box in boxes), min(box.y0 for box in boxes)
-    width, height = figure.get_size_inches()
-    text = _wrapped(list(dict.fromkeys(sentences)), (max(box.x1 for box in boxes) - left) * width + 0.5)
-    figure.text(left, bottom - 0.5 / height, text, fontsize=SMALL, color="0.3", va="top")
+    for name, (*_, colour), at in zip(names, ends, base + stack, strict=True):
+        ax.text(1.015, at, name, transform=ax.transAxes, va="center", fontsize=FONT, color=colour, gid="name")
 
 
 def log_axis(ax: Axes, values: np.ndarray) -> float | None:
@@ -169,19 +155,41 @@ def log_axis(ax: Axes, values: np.ndarray) -> float | None:
     return linear_below
 
 
-def save(drawn: Figure | Axes, path: Path) -> list[Path]:
-    """Write a figure as PNG and PDF (``path`` without suffix), cut to its content, without a date; both paths."""
+def save(drawn: Figure | Axes, path: Path, kinds: Sequence[str] = ("png", "pdf"), dpi: int = DPI) -> list[Path]:
+    """Write a figure as ``path`` with each of ``kinds`` as suffix, without a date; the paths.
+
+    The same figure is the same bytes. A figure of ``layout`` is written as it is, another one cut to its content.
+    """
     figure = figure_of(drawn) if isinstance(drawn, Axes) else drawn
-    png, pdf = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf"))
-    fit: dict[str, Any] = {"bbox_inches": figure.get_tightbbox().padded(0.08)}  # once for both, "tight" draws for each
+    files = [path.with_name(f"{path.name}.{kind}") for kind in kinds]
+    # Once for all kinds: "tight" would draw for each.
+    fit: dict[str, Any] = {} if own(figure) else {"bbox_inches": figure.get_tightbbox().padded(0.08)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(png, dpi=200, **fit)
-        with mpl.rc_context({"pdf.fonttype": 42}):  # text stays text
-            figure.savefig(pdf, metadata={"CreationDate": None}, **fit)
+        for kind, file in zip(kinds, files, strict=True):
+            if kind == "png":
+                file.write_bytes(_png(figure, dpi, fit))
+                continue
+            with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": path.name}):  # text stays text
+                figure.savefig(file, metadata={"CreationDate" if kind == "pdf" else "Date": None}, **fit)
     except OSError as error:
         raise AnalysisError(f"{path}: cannot be written ({error.strerror})") from None
-    return [png, pdf]
+    return files
+
+
+def _png(figure: Figure, dpi: int, fit: Mapping[str, Any]) -> bytes:
+    """The figure as PNG with 256 colours: a third of the size of one with all, and the same to the eye."""
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs={"compress_level": 0}, **fit)
+    with Image.open(drawn) as picture:
+        few = picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.save(packed, "PNG")
+    return packed.getvalue()
+
+
+def own(figure: Figure) -> bool:
+    """Whether the figure is of ``layout``: of one width, and grown to hold all that was written in it."""
+    return figure.get_gid() == OWN
 
 
 def figure_of(ax: Axes) -> Figure:
@@ -194,12 +202,3 @@ def figure_of(ax: Axes) -> Figure:
 def _folded(name: str) -> str:
     """A long name on several lines, after its commas and its experiment."""
     return name.replace(",", ",\n").replace(": ", ":\n") if len(name) > 12 else name
-
-
-def _wrapped(sentences: Sequence[str], inches: float) -> str:
-    return textwrap.fill(" ".join(sentences), int(72 * inches / (0.5 * SMALL)))
-
-
-def _inches(ax: Axes) -> np.ndarray:
-    """Width and height of the axes."""
-    return np.asarray(ax.get_window_extent().size) / figure_of(ax).dpi

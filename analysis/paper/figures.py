@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from analysis.figures.captions import sentence
 from analysis.figures.curves import Curve, Limits, draw_curves
-from analysis.figures.style import single_axes, write_caption
+from analysis.figures.layout import single_axes, write_caption
 from analysis.runs.load import AnalysisError, Runs
 from analysis.statistics.arms import require_view
 

@@ -15,6 +15,10 @@ EQUAL = {  # the bases of a comparison, in the words of a reader
     "movement-matched": "equal movement of the policy (summed KL)",
 }
 BASIS = {basis: f"after {words}" for basis, words in EQUAL.items()}
+REPEATED = (
+    "Seeds were added until this was decided, so these are repeated confidence intervals: wider, so that those of all "
+    "looks hold together. The intervals of claims, arms and curves are not adjusted for the looks."
+)
 Records = Mapping[str, Report]  # the comparisons of one outcome, by basis
 
 
@@ -24,10 +28,12 @@ def answer(report: Report, experiment: str) -> list[str]:
     if not pairs:
         return []
     (first, second), records = next(iter(pairs.items()))
-    said = [_length(first, second, records["response length"], 100 * report["level"])]
+    repeated = bool(report["experiments"][experiment].get("repeated"))
+    said = [_length(first, second, records["response length"], 100 * report["level"], repeated)]
     if _first(records["response length"])["verdict"] == UNTESTED:  # nothing else is worth a word
         return said
-    return [*said, _accuracy(first, second, records["accuracy"]), *_others(dict(list(pairs.items())[1:]))]
+    said += [_accuracy(first, second, records["accuracy"]), *_others(dict(list(pairs.items())[1:]))]
+    return [*said, REPEATED] if repeated else said
 
 
 def compared(content: Report) -> dict[tuple[str, str], dict[str, dict[str, Report]]]:
@@ -81,9 +87,14 @@ def _first(records: Records) -> Report:
     return records.get("config-matched") or next(iter(records.values()))
 
 
-def _length(first: str, second: str, records: Records, level: float) -> str:
+def _length(first: str, second: str, records: Records, level: float, repeated: bool = False) -> str:
     record = _first(records)
     times, n = three_digits(record["estimate"]), record["n"]
+    if record["verdict"] == UNTESTED and repeated:
+        return (
+            f"{n} seeds of each loss are too few for an interval that is adjusted for looking after every seed. So far "
+            f"{named(first)}'s responses ended {times} times as long as {named(second)}'s."
+        )
     if record["verdict"] == UNTESTED:
         few = "One run of each loss says" if n == 1 else f"{n} runs of each loss say"
         return (
@@ -97,7 +108,8 @@ def _length(first: str, second: str, records: Records, level: float) -> str:
         LESS: f"{one}'s responses are shorter than {other}'s",
         SAME: f"{one}'s and {other}'s responses are equally long, within {100 * (MARGINS['ratio'] - 1):.0f} %",
     }.get(verdict, f"Whether {one}'s responses are longer than {other}'s is undecided")
-    between = f"{level:g} % interval {three_digits(record['low'])} to {three_digits(record['high'])}, {n} seeds"
+    kind = "repeated interval" if repeated else "interval"
+    between = f"{level:g} % {kind} {three_digits(record['low'])} to {three_digits(record['high'])}, {n} seeds"
     return f"{head}: at the end of training they are {times} times as long ({between})."
 
 

@@ -11,16 +11,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.curves import (
-    CURVES,
-    Curve,
-    draw,
-    panels,
-)
+from analysis.figures.curves import CLIP_WINDOW, CURVES, Curve, draw, panels
 from analysis.figures.distributions import draw_kept_weight, draw_length_quantiles
+from analysis.figures.layout import write_question
 from analysis.figures.paths import length_accuracy
 from analysis.figures.pressure import decomposition_bars, pressure_curves
 from analysis.figures.spending import spending_curves
+from analysis.figures.style import figure_of
 from analysis.paper.figures import PaperFigure, paper_figures
 from analysis.runs.load import KEYS, AnalysisError, Runs
 from analysis.statistics.length_pressure import pressure_frame, run_means, undefined
@@ -29,6 +26,7 @@ from analysis.statistics.movement import MOVEMENT, with_movement
 from harness.rundir import RunDir
 
 PAPER = "paper_"  # before the number of the paper's figure
+CLIPPED = "Of the updates after the first of each step, at which both policies are the same and nothing is clipped."
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,13 @@ class View:
 
 @dataclass(frozen=True)
 class Entry:
-    """A figure: its title, what it needs, and what draws it from runs, the metrics found and a ``View``.
+    """A figure: its title, which is the question that it answers, what it needs, and what draws it from runs, the
+    metrics found and a ``View``.
 
     metrics: names or patterns (``reward_*``) of which one must have a value. responses: recorded responses are needed.
     experiments, algos: a run of each of these algorithms in each of these experiments is needed; without them a figure
-    is drawn of whatever runs it is given. varies: controlled keys in which its runs may differ.
+    is drawn of whatever runs it is given. varies: controlled keys in which its runs may differ. shares: what it is made
+    from, where others are made from that, too, and it takes long to make.
     """
 
     title: str
@@ -57,13 +57,14 @@ class Entry:
     experiments: tuple[str, ...] = ()
     algos: tuple[str, ...] = ()
     varies: tuple[str, ...] = ()
+    shares: str = ""
 
 
-def _curve(name: str) -> Entry:
+def _curve(name: str, question: str) -> Entry:
     def drawn(runs: Runs, _: Sequence[str], view: View) -> Axes:
         return draw(name, runs.metrics, view.ax, view.smooth, x=view.x)
 
-    return Entry(CURVES[name].label, drawn, (CURVES[name].metric,))
+    return Entry(question, drawn, (CURVES[name].metric,))
 
 
 def _panels(title: str, *curves: Curve, share: bool = True, notes: Sequence[str] = ()) -> Entry:
@@ -95,7 +96,7 @@ def _of_paper(figure: PaperFigure) -> Entry:
         return figure.draw(runs, metrics[0], view.ax, view.smooth, view.x, view.paper_axes)
 
     return Entry(
-        title=f"after the paper's figure {figure.id}: {figure.label}",
+        title=f"After the paper's figure {figure.id}: what becomes of {figure.label}?",
         draw=drawn,
         metrics=(figure.metric,),
         experiments=figure.experiments,
@@ -105,75 +106,79 @@ def _of_paper(figure: PaperFigure) -> Entry:
 
 
 OURS = {
-    "response_length": _curve("response_length"),
+    "response_length": _curve("response_length", "Do responses get longer?"),
     "length_right_wrong": _panels(
-        "response length of correct and incorrect responses",
-        Curve("response_length_correct", "length, correct responses (tokens)"),
-        Curve("response_length_incorrect", "length, incorrect responses (tokens)"),
+        "Do correct and incorrect responses both get longer?",
+        Curve("response_length_correct", "correct responses (tokens)"),
+        Curve("response_length_incorrect", "incorrect responses (tokens)"),
     ),
     "length_finished_truncated": _panels(
-        "response length of finished responses and share of truncated ones",
-        Curve("response_length_finished", "length, finished responses (tokens)"),
-        Curve("truncated", "truncated responses (fraction)"),
+        "Do responses end by themselves, and how long are those that do?",
+        Curve("response_length_finished", "finished responses (tokens)"),
+        Curve("truncated", "truncated responses (fraction)", share=True),
         share=False,
         notes=["A truncated response is as long as the limit."],
     ),
     "length_quantiles": Entry(
-        "quantiles of response length",
+        "How widely do lengths vary among the responses of a step?",
         lambda runs, _, view: draw_length_quantiles(runs, view.ax, view.smooth, view.x),
         ("response_length",),
         responses=True,
     ),
     "clip_fraction": _panels(
-        "clip fraction by token and by sequence",
+        "How much does the loss clip?",
         CURVES["clip_fraction"],
-        Curve("clip_frac_seq", "clipped share of a sequence (mean)", log=True),
+        Curve("clip_frac_seq", "clipped share of a response", True, True, CLIP_WINDOW),
+        notes=[CLIPPED],
     ),
     "clip_by_sign": _panels(
-        "clip fraction by sign of the advantage",
-        Curve("clip_frac_pos", "clipped tokens, positive advantage", log=True),
-        Curve("clip_frac_neg", "clipped tokens, negative advantage", log=True),
+        "Are good or bad responses clipped?",
+        Curve("clip_frac_pos", "advantage > 0 (fraction of tokens)", True, True, CLIP_WINDOW),
+        Curve("clip_frac_neg", "advantage < 0 (fraction of tokens)", True, True, CLIP_WINDOW),
+        notes=[CLIPPED],
     ),
     "effective_weight": Entry(
-        "unclipped gradient weight by response length and sign of the advantage",
+        "Does clipping spare some lengths?",
         lambda runs, _, view: draw_kept_weight(runs, view.ax),
         ("clip_frac_token",),
         responses=True,
     ),
     "length_pressure": Entry(
-        "length pressure and loss bias by step",
+        "Which way does the loss push length, step by step?",
         lambda runs, _, view: pressure_curves(_pressure(runs), view.ax, smooth=view.smooth, notes=_left_out(runs)),
         ("clip_frac_token", "reward"),
         responses=True,
+        shares="pressure",
     ),
     "pressure_parts": Entry(
-        "length pressure, taken apart",
+        "Which part of the loss pushes length?",
         lambda runs, _, view: decomposition_bars(run_means(_pressure(runs)), view.ax, notes=_left_out(runs)),
         ("clip_frac_token", "reward"),
         responses=True,
+        shares="pressure",
     ),
-    "entropy": _curve("entropy"),
+    "entropy": _curve("entropy", "Does the policy become certain?"),
     "grad_norm": _panels(
-        "gradient norm and share of clipped steps",
-        Curve("grad_norm", "gradient norm, before clipping", log=True),
-        Curve("grad_norm_clipped", "updates with clipped gradient (fraction)"),
+        "How large are the gradients, and how often are they clipped?",
+        Curve("grad_norm", "norm before clipping", log=True),
+        Curve("grad_norm_clipped", "updates clipped (fraction)", share=True),
         share=False,
     ),
-    "reward": _curve("reward"),
-    "reward_parts": Entry("parts of the reward", _reward_parts, ("reward_*",)),
-    "accuracy": _curve("accuracy"),
+    "reward": _curve("reward", "Is more reward earned?"),
+    "reward_parts": Entry("Which part of the reward is earned?", _reward_parts, ("reward_*",)),
+    "accuracy": _curve("accuracy", "Are more responses correct in training?"),
     "length_accuracy": Entry(
-        "response length against training accuracy",
+        "Does accuracy come with length?",
         lambda runs, _, view: length_accuracy(runs.metrics, view.ax, view.smooth),
         ("accuracy",),
     ),
     "spending": Entry(
-        "response length and accuracy over tokens and over movement",
+        "What did the same tokens, or the same movement of the policy, buy?",
         lambda runs, _, view: spending_curves(with_movement(runs).metrics, view.ax, view.smooth),
         ("cumulative_tokens", "ppo_kl"),
     ),
-    "val_accuracy": _curve("val_accuracy"),
-    "val_response_length": _curve("val_response_length"),
+    "val_accuracy": _curve("val_accuracy", "Are more responses correct on held-out questions?"),
+    "val_response_length": _curve("val_response_length", "Do responses to held-out questions get longer?"),
 }
 
 
@@ -218,7 +223,10 @@ def draw_figure(
     entry = FIGURES[name]
     part = _needed(entry, runs)
     part = with_movement(part) if x == "kl" and MOVEMENT not in part.metrics else part
-    return entry.draw(part, _recorded(entry, part), View(ax, x, smooth, paper_axes))
+    drawn = entry.draw(part, _recorded(entry, part), View(ax, x, smooth, paper_axes))
+    if ax is None:
+        write_question(figure_of(drawn) if isinstance(drawn, Axes) else drawn, entry.title)
+    return drawn
 
 
 def missing(name: str, runs: Runs, varies: Sequence[str] = ()) -> str:

@@ -17,6 +17,7 @@ from analysis.statistics.intervals import t_interval
 from analysis.statistics.pairs import experiment_runs
 from analysis.statistics.power import to_decide
 from analysis.statistics.quantities import clip_counts
+from analysis.statistics.repeated import plans_of, repeated_interval
 from analysis.statistics.rounding import remarks
 from analysis.statistics.verification import counted, verify
 from analysis.statistics.windows import MissingError, Run, series, validations
@@ -44,7 +45,9 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = (), contras
 
     Of each experiment: steps, devices, minutes, note, rules (``_rules``), verification (``counted``), attrition, arms,
     comparability, and where there is what they need: comparisons and tuning (``analysis.statistics.comparison``),
-    factorial, attribution and fork. contrasts: the pairs of arms to compare (``comparison.chosen_pairs``).
+    repeated (plans of the sweeps that trained seeds until it was decided: then the intervals of the comparisons are
+    repeated ones, ``analysis.statistics.sequential``), factorial, attribution and fork. contrasts: the pairs of arms to
+    compare (``comparison.chosen_pairs``).
     An arm's quantities are over its finished runs: mean, and low to high, the t interval at the level of the claims
     for 3 or more runs, minimum and maximum of 2, the value of 1.
     Raises ``AnalysisError`` where a contrast would be between runs that are not matched.
@@ -128,7 +131,12 @@ def _contrasts(runs: Runs, rules: Mapping[str, Any], level: float, asked: Sequen
     """What needs certain arms or certain runs, where they are."""
     if is_fork(runs):
         return {"fork": fork_effects(fork_frame(runs), level).to_dict("records")}
-    found: Report = {"comparisons": comparisons(runs, rules, level, asked), "tuning": tuning(runs)}
+    plans = plans_of(runs)
+    found: Report = {
+        "comparisons": comparisons(runs, rules, level, asked, repeated_interval(plans, level)),
+        "tuning": tuning(runs),
+        "repeated": [plan.record() for plan in plans],
+    }
     if effects := factorial(runs, rules, level):
         found["factorial"] = effects_frame(effects).to_dict("records")
         found["attribution"] = attribution(effects).to_dict("records")

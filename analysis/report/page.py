@@ -1,7 +1,6 @@
 """One HTML page of a report: opens offline, on a phone and printed. Figures are inside it."""
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
 from analysis.report.answer import answer, conditions
 from analysis.report.certificate import attrition_table, comparability_table, runs_table, verification_table
+from analysis.report.interactive import Interactive, explorer_html, library, responses_html
 from analysis.report.numbers import Report
 from analysis.report.sections import arms_table, claims_table, contrast_tables, of_experiment
 from analysis.report.warnings import warnings
@@ -20,7 +19,6 @@ from analysis.statistics.claims import three_digits
 from analysis.tables.table import Table, to_html
 
 TEMPLATES = Path(__file__).parent / "templates"
-WIDE = 1.8  # figures of a larger ratio of width to height get a line of their own
 HEADLINE, CONTRASTS = "headline", "contrasts"  # the picture beside the answer, and every pair of arms
 # The tiles of an experiment: the question that it answers, and its figures. Others, the paper's among them, come last.
 TILES = {
@@ -45,20 +43,21 @@ class Drawn:
     png: bytes
 
     @property
-    def wide(self) -> bool:
-        width, height = (int.from_bytes(self.png[at : at + 4], "big") for at in (16, 20))  # PNG's IHDR
-        return width > WIDE * height
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, of PNG's IHDR."""
+        return int.from_bytes(self.png[16:20], "big"), int.from_bytes(self.png[20:24], "big")
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a report holds besides its numbers; figures and missing (figure -> reason) by experiment."""
+    """What a report holds besides its numbers; figures, missing (figure -> reason) and interactive by experiment."""
 
     figures: Mapping[str, Sequence[Drawn]] = field(default_factory=dict)
     missing: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     benchmarks: Sequence[Table] = ()
     settings: Sequence[Table] = ()
     paper: Sequence[Table] = ()
+    interactive: Mapping[str, Interactive] = field(default_factory=dict)
 
 
 def own_tables(report: Report) -> dict[str, list[Table]]:
@@ -78,12 +77,18 @@ def render_page(name: str, report: Report, content: Content) -> str:
     """The page as text. Everything that comes from runs is escaped."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.filters["number"] = _number
-    parts = [_experiment(report, content, experiment) for experiment in report["experiments"]]
+    environment.globals["library"] = library
+    parts = []
+    for number, experiment in enumerate(report["experiments"]):
+        part = _experiment(report, content, experiment)
+        shown = content.interactive.get(experiment)
+        parts.append(part | _interactive(environment, shown, number, level=2 if len(report["experiments"]) == 1 else 3))
     return environment.get_template("report.html").render(
         name=name,
         report=report,
         warnings=warnings(report),
         experiments=parts,
+        scripts=any(part["explorer"] or part["responses"] for part in parts),
         runs=_html(runs_table(report)),
         benchmarks=[_html(table) for table in content.benchmarks],
         settings=[_html(table) for table in content.settings],
@@ -114,17 +119,24 @@ def _experiment(report: Report, content: Content, experiment: str) -> dict[str, 
     }
 
 
+def _interactive(environment: Environment, shown: Interactive | None, number: int, level: int) -> dict[str, Markup]:
+    """The parts for the scripts, of the experiment ``number`` of the page; empty where there is nothing for them.
+
+    level: of the headings of its parts.
+    """
+    if shown is None:
+        return {"explorer": Markup(), "responses": Markup()}
+    curves = explorer_html(environment, f"curves-{number}", shown.curves) if shown.curves else Markup()
+    return {"explorer": curves, "responses": responses_html(environment, f"responses-{number}", shown.texts, level)}
+
+
 def _shown(drawn: Drawn) -> dict[str, Any]:
-    """The picture as lossless WebP, a third of the PNG's size, in the page's own text."""
-    packed = io.BytesIO()
-    with Image.open(io.BytesIO(drawn.png)) as picture:
-        picture.convert("RGB").save(packed, "WEBP", lossless=True)
-        width, height = picture.size
-    data = base64.b64encode(packed.getvalue()).decode()
+    """The picture in the page's own text, and its size."""
+    width, height = drawn.size
+    data = base64.b64encode(drawn.png).decode()
     return {
         "name": drawn.name,
         "title": drawn.title,
-        "wide": drawn.wide,
         "data": data,
         "width": width,
         "height": height,

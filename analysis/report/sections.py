@@ -32,7 +32,7 @@ def claims_table(report: Report, experiment: str) -> Table:
                 sentence(result),
                 name,
                 Entry(result["verdict"], bold=decided),
-                _entry(result, result["text"]),
+                _entry(result, _named(result, report["level"])),
                 n,
                 window,
                 basis,
@@ -47,14 +47,23 @@ def claims_table(report: Report, experiment: str) -> Table:
         tuple(rows),
         (
             f"In brackets: {percent:g} % Student-t interval over runs paired by seed; for the primary claims "
-            f"({', '.join(_primaries(report))}) at the level of Holm's correction. x: a ratio; points: percentage "
-            "points.",
+            f"({', '.join(_primaries(report))}) at the level of Holm's correction, which decides, and behind it the "
+            f"same interval at {percent:g} %, which the answer above gives. x: a ratio; points: percentage points.",
             _rules(report, experiment),
             *_by_chance(report, experiment),
             *([note] if (note := report["experiments"][experiment]["note"]) else []),
             *(f"{name}: {text}." for name, text in BASES.items() if name.split("-")[0] in shown),
         ),
     )
+
+
+def _named(result: dict[str, Any], level: float) -> str:
+    """A claim's estimate with its interval; where that is corrected, its name and the uncorrected one behind it."""
+    ends = (result["low_plain"], result["high_plain"])
+    if result["level"] == level or None in ends:
+        return result["text"]
+    low, high = (three_digits(end) if result["unit"] == "ratio" else f"{end:+.1f}" for end in ends)
+    return f"{result['text']} Holm; [{low}, {high}] at {100 * level:g} %"
 
 
 def _rules(report: Report, experiment: str) -> str:

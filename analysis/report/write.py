@@ -1,32 +1,29 @@
 """What runs leave for a reader: figures, tables, ``report.json`` and one HTML page."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console
 
-from analysis.figures.forest import forest
-from analysis.figures.headline import METRIC, headline, said_of, save_headline
+from analysis.figures.forest import QUESTION, forest
+from analysis.figures.headline import said_of
 from analysis.figures.style import save
 from analysis.paper.audit import audit
 from analysis.paper.published import load_published
 from analysis.paper.tables import benchmark_table, paper_table
 from analysis.report.answer import answer
-from analysis.report.catalogue import FIGURES, draw_figure, missing
+from analysis.report.catalogue import FIGURES
+from analysis.report.drawing import FigureOptions, Written, figures_written, varies_of
+from analysis.report.interactive import interactive
 from analysis.report.missing import missing_for_verdicts
 from analysis.report.numbers import Report, build_report
 from analysis.report.page import CONTRASTS, HEADLINE, Content, Drawn, own_tables, render_page
-from analysis.runs.load import AnalysisError, Runs, require_metric
-from analysis.statistics.arms import require_view, x_axis
+from analysis.runs.load import Runs
 from analysis.statistics.claim_file import load_claims
 from analysis.statistics.comparison import MARGINS
-from analysis.statistics.matched import require_matched
-from analysis.statistics.movement import with_movement
-from analysis.statistics.selection import Choice, choose
+from analysis.statistics.selection import choose
 from analysis.tables.pass_at_k import pass_table
 from analysis.tables.render import save as save_table
 from analysis.tables.settings import settings_table
@@ -36,22 +33,6 @@ REPORTS = Path("results/reports")
 PAPER_TABLES = (2, 3, 4, 5)
 
 PLAIN: Any = {"markup": False, "highlight": False, "soft_wrap": True}  # how paths and names are printed
-
-
-@dataclass(frozen=True)
-class FigureOptions:
-    """How figures are drawn (``draw_figure``), of which runs, and which arms are compared (``chosen_pairs``)."""
-
-    x: str = "step"
-    smooth: int = 1
-    paper_axes: bool = False
-    choice: Choice | None = None
-    contrasts: Sequence[str] = ()
-
-
-def varies_of(view: FigureOptions) -> Sequence[str]:
-    """The keys in which the runs may differ."""
-    return view.choice.varies if view.choice else ()
 
 
 def write_figures(
@@ -74,13 +55,14 @@ def write_figures(
     several = runs.runs["experiment"].nunique() > 1
     written: list[Path] = []
     absent: list[str] = []
-    for experiment, name, drawn, reason in _figures(runs, view, names or FIGURES):
-        if drawn is None:
-            absent.append(f"missing {name}{f' in {experiment}' if several and experiment else ''}: {reason}")
-            continue
-        png, pdf = save(drawn, figures_of(experiment) / name)
-        console.print(f"wrote {png} and .pdf", **PLAIN)
-        written += [png, pdf]
+    with figures_written(runs, view, names or FIGURES, figures_of) as drawn:
+        for one in drawn():
+            if one.reason:
+                where = f" in {one.experiment}" if several and one.experiment else ""
+                absent.append(f"missing {one.name}{where}: {one.reason}")
+                continue
+            console.print(f"wrote {one.files[0]} and .pdf", **PLAIN)
+            written += one.files
     for line in absent:
         console.print(line, **PLAIN)
     return written
@@ -97,29 +79,14 @@ def write_report(
     folder = out or REPORTS / name
     runs = choose(runs, view.choice)
     say_left_out(runs, console)
-    with console.status("claims and contrasts") as status:
+    figures_of = folder_of(runs, folder / "figures")
+    # First the processes that draw, then the thread that shows what goes on.
+    with figures_written(runs, view, FIGURES, figures_of, page=True) as drawn, console.status("claims") as status:
         claims = load_claims()
         report = build_report(runs, claims, varies_of(view), view.contrasts)
-        figures_of = folder_of(runs, folder / "figures")
-        figures: dict[str, list[Drawn]] = {experiment: [] for experiment in report["experiments"]}
-        absent: dict[str, dict[str, str]] = {experiment: {} for experiment in report["experiments"]}
-        for experiment, figure, drawn, reason in _figures(runs, view, FIGURES):
-            status.update(f"figure {figure} {experiment}")
-            if drawn is None:
-                absent.setdefault(experiment or "paper", {})[figure] = reason
-                continue
-            png, _ = save(drawn, figures_of(experiment) / figure)
-            figures[experiment].append(Drawn(figure, FIGURES[figure].title, png.read_bytes()))
-        for experiment, part in report["experiments"].items():
-            figures[experiment] += _answers(part, runs.select(experiment=experiment).trained(), figures_of(experiment))
-            part["answer"] = answer(report, experiment)
-        report["missing_figures"] = absent
-        status.update("tables")
         published = load_published()
         parts = [runs.select(experiment=experiment) for experiment in report["experiments"]]
         content = Content(
-            figures,
-            absent,
             benchmarks=[
                 benchmark_table(runs, varies=varies_of(view)),
                 pass_table(runs),
@@ -127,7 +94,14 @@ def write_report(
             ],
             settings=[settings_table(part.trained()) for part in parts],
             paper=audit(published),
+            interactive={name: interactive(runs.select(experiment=name).trained()) for name in report["experiments"]},
         )
+        status.update("figures")
+        figures, absent = _figures(drawn(), report, figures_of)
+        report["missing_figures"] = absent
+        for experiment, part in report["experiments"].items():
+            part["answer"] = answer(report, experiment)
+        content = replace(content, figures=figures, missing=absent)
         own = own_tables(report)
         tables = [
             *(t for chapter in own.values() for t in chapter),
@@ -156,15 +130,28 @@ def write_report(
     return page
 
 
-def _answers(content: Report, runs: Runs, folder: Path) -> Iterator[Drawn]:
-    """The picture beside the answer, and the forest plot of every pair of arms, where there is something to compare."""
-    if METRIC in runs.metrics and runs.metrics[METRIC].notna().any():
-        path = save_headline(headline(runs.metrics), folder / f"{HEADLINE}.png")
-        counts = {arm["arm"]: arm["n"] for arm in content["arms"]}
-        yield Drawn(HEADLINE, said_of(counts), path.read_bytes())
-    if any(record["n"] for record in content.get("comparisons", ())):
-        path, _ = save(forest(content["comparisons"], MARGINS), folder / CONTRASTS)
-        yield Drawn(CONTRASTS, "every pair of losses on each basis of comparison", path.read_bytes())
+def _figures(
+    written: Iterable[Written], report: Report, folder: Callable[[str], Path]
+) -> tuple[dict[str, list[Drawn]], dict[str, dict[str, str]]]:
+    """The page's figures, and why others are missing, by experiment; with the forest plot of every pair of arms, where
+    there is something to compare."""
+    figures: dict[str, list[Drawn]] = {experiment: [] for experiment in report["experiments"]}
+    absent: dict[str, dict[str, str]] = {experiment: {} for experiment in report["experiments"]}
+    for one in written:
+        if one.reason:
+            absent.setdefault(one.experiment or "paper", {})[one.name] = one.reason
+            continue
+        if one.name == HEADLINE:
+            arms = report["experiments"][one.experiment]["arms"]
+            title = said_of({arm["arm"]: arm["n"] for arm in arms})
+        else:
+            title = FIGURES[one.name].title
+        figures[one.experiment].append(Drawn(one.name, title, one.files[0].read_bytes()))
+    for experiment, part in report["experiments"].items():
+        if any(record["n"] for record in part.get("comparisons", ())):
+            png, _ = save(forest(part["comparisons"], MARGINS), folder(experiment) / CONTRASTS)
+            figures[experiment].append(Drawn(CONTRASTS, QUESTION, png.read_bytes()))
+    return figures, absent
 
 
 def folder_of(runs: Runs, figures: Path) -> Callable[[str], Path]:
@@ -184,38 +171,3 @@ def say_left_out(runs: Runs, console: Console) -> None:
     if by_reason:
         how = "--only NAME, --exclude NAME or --varies KEY"
         console.print(f'to report others, give {how}: make report ARGS="..."', **PLAIN)
-
-
-def _figures(
-    runs: Runs, view: FigureOptions, names: Collection[str]
-) -> Iterator[tuple[str, str, Axes | Figure | None, str]]:
-    """(experiment, name, figure, "") of every figure, or (experiment, name, None, why it is missing).
-
-    A figure after the paper's is drawn once, for the first of its experiments, "" if that has no runs; the others for
-    each experiment.
-    """
-    require_view(view.smooth, view.x, view.paper_axes)
-    runs = runs.trained()
-    parts = {str(name): runs.select(experiment=name) for name in runs.runs["experiment"].unique()}
-    experiments = {name: with_movement(part) if view.x == "kl" else part for name, part in parts.items()}
-    for part in experiments.values():
-        require_matched(part, varies_of(view))
-        if view.x != "step":
-            require_metric(part.metrics, x_axis(view.x).column(part.metrics))
-    wanted = [name for name in FIGURES if name in names]
-    for experiment, part in experiments.items():
-        for name in wanted:
-            entry = FIGURES[name]
-            if entry.experiments and entry.experiments[0] != experiment:
-                continue
-            shown = runs if entry.experiments else part
-            try:
-                drawn = draw_figure(name, shown, None, view.x, view.smooth, view.paper_axes, varies_of(view))
-            except AnalysisError as error:
-                yield experiment, name, None, str(error).removeprefix(f"figure {name}: ")
-                continue
-            yield experiment, name, drawn, ""
-    for name in wanted:
-        entry = FIGURES[name]
-        if entry.experiments and entry.experiments[0] not in experiments:
-            yield "", name, None, missing(name, runs, varies_of(view))

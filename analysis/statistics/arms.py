@@ -56,15 +56,20 @@ def pointwise(table: pd.DataFrame, band: str = "t") -> pd.DataFrame:
     table: steps (or other x) by runs, NaN where a run has no value. Returns one row per step: mean, low, high, n (runs
     with a value). ``band="t"``: the 95 % Student-t interval of the mean where 3 or more runs have a value, and NaN
     elsewhere, so an interval cannot shrink because a run was lost; a table of two runs has their minimum and maximum
-    instead. ``"minmax"``: minimum and maximum of 2 or more runs. ``"none"``: NaN.
+    instead. ``"share"``: the same of arcsin(sqrt), transformed back, for values between 0 and 1, within which it stays;
+    the mean is still that of the runs. ``"minmax"``: minimum and maximum of 2 or more runs. ``"none"``: NaN.
     """
-    if band not in ("t", "minmax", "none"):
-        raise AnalysisError(f"unknown band {band!r}; there are t, minmax, none")
+    if band not in ("t", "share", "minmax", "none"):
+        raise AnalysisError(f"unknown band {band!r}; there are t, share, minmax, none")
     n, mean = table.notna().sum(axis=1), table.mean(axis=1)
     low = high = pd.Series(np.nan, index=table.index)
-    if band == "t" and table.shape[1] >= MIN_T_RUNS:
-        half = table.std(axis=1, ddof=1).where(n >= MIN_T_RUNS) / np.sqrt(n) * stats.t.ppf(0.975, n - 1)
-        low, high = mean - half, mean + half
+    if band in ("t", "share") and table.shape[1] >= MIN_T_RUNS:
+        values = table if band == "t" else np.arcsin(np.sqrt(table.clip(0, 1)))
+        centre = values.mean(axis=1)
+        half = values.std(axis=1, ddof=1).where(n >= MIN_T_RUNS) / np.sqrt(n) * stats.t.ppf(0.975, n - 1)
+        low, high = centre - half, centre + half
+        if band == "share":
+            low, high = (np.sin(end.clip(0, np.pi / 2)) ** 2 for end in (low, high))
     elif band != "none":
         low, high = table.min(axis=1).where(n >= 2), table.max(axis=1).where(n >= 2)
     return pd.DataFrame({"mean": mean, "low": low, "high": high, "n": n})
@@ -88,12 +93,18 @@ def arm_tables(
         rows = frame[(frame["experiment"] == arm.experiment) & (frame["arm"] == arm.arm)]
         table = rows.pivot(index="step", columns="run", values=metric)
         table = table.dropna(axis=0, how="all").dropna(axis=1, how="all")
-        if smooth > 1:
-            smoothed = {run: table[run].dropna().rolling(smooth, center=True, min_periods=1).mean() for run in table}
-            table = pd.DataFrame(smoothed, index=table.index)
+        table = smoothed(table, smooth)
         label = f"{arm.experiment}: {arm.arm}" if several else arm.arm
         tables[label] = (arm.algo, table if x == "step" else _on_shared_grid(table, rows, x))
     return tables
+
+
+def smoothed(table: pd.DataFrame, points: int) -> pd.DataFrame:
+    """``table``, steps by runs, each run its centred moving mean over so many of its points, fewer at its ends."""
+    if points == 1:
+        return table
+    means = {run: table[run].dropna().rolling(points, center=True, min_periods=1).mean() for run in table}
+    return pd.DataFrame(means, index=table.index)
 
 
 def rank(algo: str) -> int:
@@ -133,16 +144,23 @@ def x_axis(x: str) -> XAxis:
 
 
 def _on_shared_grid(table: pd.DataFrame, rows: pd.DataFrame, x: str) -> pd.DataFrame:
-    """``table``, steps by runs of one arm, interpolated onto the axis ``x``; ``rows``: the arm's metrics."""
+    """``on_shared_grid`` of one arm's ``table``; ``rows``: the arm's metrics."""
+    at = pd.DataFrame({run: positions(rows[rows["run"] == run], x) for run in table})
+    return on_shared_grid(table, at, x)
+
+
+def on_shared_grid(table: pd.DataFrame, at: pd.DataFrame, x: str) -> pd.DataFrame:
+    """``table``, steps by runs of one arm, interpolated onto the axis ``x``; ``at``: ``positions``, steps by runs."""
+    places, values = at.reindex(index=table.index, columns=table.columns).to_numpy(float), table.to_numpy(float)
     points = {}
-    for run in table:
-        at = positions(rows[rows["run"] == run], x)
-        known = pd.DataFrame({"x": at, "y": table[run]}).dropna()
-        if len(known) == 1 or (len(known) and known["x"].iloc[-1] > known["x"].iloc[0]):  # else it never moved
+    for column, run in enumerate(table):
+        known = np.column_stack([places[:, column], values[:, column]])
+        known = known[~np.isnan(known).any(axis=1)]
+        if len(known) == 1 or (len(known) and known[-1, 0] > known[0, 0]):  # else it never moved
             points[run] = known
     if not points:
         return pd.DataFrame()
-    low, high = max(p["x"].iloc[0] for p in points.values()), min(p["x"].iloc[-1] for p in points.values())
+    low, high = max(known[0, 0] for known in points.values()), min(known[-1, 0] for known in points.values())
     n = 0 if low > high else 1 if low == high else max(map(len, points.values()))
     grid = pd.Index(np.linspace(low, high, n), name=x)
-    return pd.DataFrame({run: np.interp(grid, p["x"], p["y"]) for run, p in points.items()}, index=grid)
+    return pd.DataFrame({run: np.interp(grid, *known.T) for run, known in points.items()}, index=grid)

@@ -6,12 +6,13 @@ Movement is what the axis ``kl`` of curves shows, the way that a policy has gone
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from analysis.runs.load import AnalysisError, Runs
 from analysis.statistics.arms import MIN_T_RUNS
 from analysis.statistics.factorial import Effect
+from analysis.statistics.intervals import Interval
 from analysis.statistics.movement import with_movement
 from analysis.statistics.pairs import Sample, collect, experiment_runs
 from analysis.statistics.quantities import QUANTITIES
@@ -76,13 +77,18 @@ def judged(effect: Effect) -> str:
 
 
 def comparisons(
-    runs: Runs, rules: Mapping[str, Any], level: float = 0.95, asked: Sequence[str] = ()
+    runs: Runs,
+    rules: Mapping[str, Any],
+    level: float = 0.95,
+    asked: Sequence[str] = (),
+    interval: Callable[[Sample], Interval] | None = None,
 ) -> list[dict[str, Any]]:
     """Every pair of ``chosen_pairs``, by outcome and basis: basis, arms, verdict and the columns of ``Effect.record``.
 
     Length is that of the window ``end``, accuracy that of the run; at equal tokens or movement the window is that of
     the run that has spent less (``quantities.at_equal``). Arms that are not matched have no estimate and the reason.
-    rules: one entry of ``rules`` of claims.yaml. Raises ``AnalysisError`` as ``with_movement`` and ``chosen_pairs``.
+    rules: one entry of ``rules`` of claims.yaml. interval: that of a sample, where ``Sample.interval`` at ``level`` is
+    none (``sequential.adjusted``). Raises ``AnalysisError`` as ``with_movement`` and ``chosen_pairs``.
     """
     members = experiment_runs(with_movement(runs), rules)
     found = []
@@ -93,7 +99,8 @@ def comparisons(
                     sample = collect(members, pair, QUANTITIES[quantity + suffix], window)
                 except AnalysisError as error:
                     sample = Sample(pair, missing=str(error))
-                effect = Effect(outcome, " - ".join(pair), unit, sample.interval(level), sample)
+                of_sample = interval(sample) if interval else sample.interval(level)
+                effect = Effect(outcome, " - ".join(pair), unit, of_sample, sample)
                 found.append({"basis": basis, "arms": pair, "verdict": judged(effect), **effect.record()})
     return found
 

@@ -101,8 +101,8 @@ def leads(printed: Printout, questions: Mapping[str, int]) -> Table:
         ("benchmark", "best row", "next", "ahead by", "se", "in se"),
         tuple(rows),
         (
-            "Se: of the difference, as if both had answered questions of their own, one answer each. The same questions "
-            "and more answers make it smaller, by how much no table tells. Training seeds are not in it.",
+            "Se: of the difference, as if both had answered questions of their own, one answer each. The same "
+            "questions and more answers make it smaller, by how much no table tells. Training seeds are not in it.",
         ),
         labels=2,
     )

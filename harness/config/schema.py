@@ -46,6 +46,7 @@ SHARE = Number(least=0, most=1)
 SCHEMA: dict[str, Number] = {
     "seed": SEED,
     "harness.asset_seed": SEED,
+    "harness.text_prompts": Number(whole=True, least=0),
     "harness.memory_gb": POSITIVE,
     "harness.mean_length": POSITIVE,
     "harness.cpu.start_seconds": NOT_NEGATIVE,

@@ -28,11 +28,11 @@ from harness.estimate.cost import training
 from harness.losses.registry import register_losses, spec_of
 from harness.losses.spec import clip_range
 from harness.plugin import metrics as own
-from harness.plugin import probe
+from harness.plugin import probe, texts
 from harness.plugin.recording import ROWS, RecordingLoss
 from harness.run.checkpoints import checkpoints, complete, drop_checkpoints, ensure_room
 from harness.run.merge import PLAIN
-from harness.rundir import STAGE_FILE, STOP_FILE, RunDir, responses_hash
+from harness.rundir import STAGE_FILE, STOP_FILE, RunDir, append_texts, responses_hash
 
 
 class _Tap:
@@ -59,6 +59,7 @@ class RecordingTrainer(PPOTrainerSync):
     """``PPOTrainerSync`` that writes one row per response and logs metrics computed from these rows.
 
     ``config.harness.attempt_dir`` is where they go; ``config.harness.record=false`` trains without, bit for bit alike.
+    ``config.harness.text_prompts``: of so many validation prompts the responses are kept as text (``texts``).
     """
 
     def _setup(self) -> None:
@@ -70,6 +71,9 @@ class RecordingTrainer(PPOTrainerSync):
         super()._setup()
         self._say_stage("the first step")
         self.recording = bool(self.config.harness.record)
+        self.text_prompts = int(
+            self.config.harness.get("text_prompts", 0)
+        )  # runs from before there were texts have none
         self.run_dir = RunDir(Path(self.config.harness.run_dir))
         self.cumulative_tokens = _tokens_until(self.run_dir, self.global_steps)
         if self.recording:
@@ -120,6 +124,26 @@ class RecordingTrainer(PPOTrainerSync):
         self._say_stage("the first step")
         return {**metrics, **own.validation_metrics(metrics)}
 
+    def _maybe_log_val_generations(self, inputs: list[str], outputs: list[str], scores: list[float]) -> None:
+        # Of all that verl decodes here, in the data's order, some is kept once `_val_metrics_update` tells what it is.
+        self.validated = inputs, outputs
+        super()._maybe_log_val_generations(inputs=inputs, outputs=outputs, scores=scores)
+
+    def _val_metrics_update(
+        self,
+        data_sources: list[str],
+        sample_uids: list[str],
+        reward_extra_infos_dict: dict[str, list],
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, float]:
+        if self.recording and self.text_prompts:
+            rows = texts.of_validation(
+                self.global_steps, self.text_prompts, sample_uids, *self.validated, reward_extra_infos_dict
+            )
+            append_texts(self.attempt, rows)
+        return super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
+
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
     ) -> None:
@@ -143,6 +167,8 @@ class RecordingTrainer(PPOTrainerSync):
         )
         metrics.update({f"grad_norm_update{i}": norm for i, norm in enumerate(norms, 1)})
         self._write(sequences, global_steps)
+        if self.text_prompts:
+            append_texts(self.attempt, texts.of_training(batch, sequences, self.tokenizer))
 
     def _write(self, sequences: pd.DataFrame, step: int) -> None:
         """Write the step's rows so that a reader never sees half a file; the metrics line follows after it."""

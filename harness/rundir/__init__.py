@@ -10,6 +10,7 @@
         attempts/NN/metrics.jsonl              verl's file logger: {"step": n, "data": {...}} a line
         attempts/NN/sequences/<step>.parquet   one row per response (columns: ``SEQUENCE_COLUMNS``)
         sequences.parquet                      these files as one, a row group a step, once the run is done
+        attempts/NN/texts.jsonl                some responses as text, one a line (``TEXT_COLUMNS``)
         attempts/NN/log.txt                    all output of the training process
         attempts/NN/outcome.json               how the attempt ended; missing if its watcher was lost
         files.json                             the hash of each of these files, once the run is done
@@ -47,9 +48,11 @@ from harness.rundir.schema import (
     STATES,
     STOP_FILE,
     SUBMISSION,
+    TEXT_COLUMNS,
     renamed,
 )
 from harness.rundir.seal import changed_files, seal, unseal
+from harness.rundir.texts import append_texts, read_texts
 
 __all__ = [
     "BEFORE_A_RUN",
@@ -70,10 +73,12 @@ __all__ = [
     "STATES",
     "STOP_FILE",
     "SUBMISSION",
+    "TEXT_COLUMNS",
     "Parse",
     "ResponseFile",
     "RunDir",
     "RunDirError",
+    "append_texts",
     "changed_files",
     "content_hash",
     "find_runs",
@@ -83,6 +88,7 @@ __all__ = [
     "merge_metrics",
     "read_json",
     "read_metrics",
+    "read_texts",
     "renamed",
     "responses_hash",
     "seal",

@@ -49,6 +49,20 @@ SEQUENCE_COLUMNS = {
     "rollout_logprob_diff": "mean over tokens of log pi_old - log pi_rollout; 0 but for rounding if engines agree",
 }
 
+# Keys of a line of texts.jsonl. What is not known of a response is null.
+TEXT_COLUMNS = {
+    "of": "validation, or training: the first response to two of the step's prompts",
+    "step": "of the rollout, from 1; of a validation the steps trained before it, from 0",
+    "prompt_id": "of a validation prompt its place in the data, from 0; of a training prompt as in the responses",
+    "sample": "0..n-1 within the prompt's group",
+    "prompt": "text of the prompt, as the model reads it, without special tokens",
+    "response": "text of the response, without special tokens",
+    "tokens": "|y|, tokens of the response",
+    "accuracy": "1 correct, 0 incorrect",
+    "truncated": "as long as the limit and not ended by EOS",
+    "clipped": "tokens with advantage not 0 whose surrogate has gradient 0; of a validation null: nothing is updated",
+}
+
 # Columns of every evaluation file.
 EVAL_COLUMNS = {
     "question": "the question's unique integer in its benchmark",

@@ -15,6 +15,7 @@ SEALED = (
     "attempts/*/metrics.jsonl",
     "attempts/*/outcome.json",
     "attempts/*/sequences/*.parquet",
+    "attempts/*/texts.jsonl",
 )
 
 

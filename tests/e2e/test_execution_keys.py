@@ -6,7 +6,7 @@ from e2e.launching import assert_same_record, run_dir, train
 from harness.config.matching import EXECUTION, is_execution
 from harness.rundir import RunDir
 
-pytestmark = pytest.mark.faults  # nine runs
+pytestmark = pytest.mark.faults  # ten runs
 BASE = (
     "algo=luspo",
     "seed=51",
@@ -22,6 +22,7 @@ CHANGED = (
     "trainer.total_training_steps=3",  # with a constant learning rate
     "actor_rollout_ref.rollout.agent.num_workers=2",
     "reward.num_workers=2",
+    "harness.text_prompts=0",
     "actor_rollout_ref.actor.fsdp_config.optimizer_offload=true",
 )
 

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from e2e.launching import ROOT, learnt, ordered, rows, run_dir, train
 
+from harness.rundir import read_texts
+
 ALGOS = ("grpo", "gspo", "luspo")
 SEED = 30
 STEPS = 10
@@ -86,6 +88,23 @@ def test_rows_reproduce_what_verl_logged(sweep):
             assert frame["reward"].mean() == pytest.approx(metrics[step]["critic/score/mean"], rel=1e-6)
             kl = frame.assign(kl=-frame["log_ratio"] * frame["tokens"]).groupby("update")[["kl", "tokens"]].sum()
             assert (kl["kl"] / kl["tokens"]).mean() == pytest.approx(metrics[step]["actor/ppo_kl"], abs=1e-6)
+
+
+def test_some_responses_are_kept_as_text_the_same_prompts_in_every_run(sweep):
+    found = runs(sweep[0])
+    texts = {algo: read_texts(run) for algo, run in found.items()}
+    prompts = {algo: [(t["of"], t["step"], t["prompt_id"], t["prompt"]) for t in some] for algo, some in texts.items()}
+    assert prompts["grpo"] == prompts["gspo"] == prompts["luspo"]
+    assert [step for _, step, *_ in prompts["grpo"]] == [step for step in range(1, STEPS + 1) for _ in range(2)]
+    assert any(len({texts[algo][at]["response"] for algo in texts}) > 1 for at in range(2 * STEPS))
+    for text in texts["luspo"]:
+        frame = rows(found["luspo"], text["step"]).query("sample == 0").set_index("prompt_id")
+        row = frame.loc[text["prompt_id"]]
+        assert text["prompt_id"] in sorted(frame.index)[:2]
+        assert (text["tokens"], text["accuracy"], text["clipped"]) == (row["tokens"], row["accuracy"], row["clipped"])
+    # The tiny task has one token a word, but for rare ones without a space; a text leaves out EOS.
+    words = [len(text["response"].split()) + (not text["truncated"]) for text in texts["luspo"]]
+    assert np.mean([n == text["tokens"] for n, text in zip(words, texts["luspo"], strict=True)]) > 0.8
 
 
 def test_sequence_level_losses_clip_ten_times_as_many_tokens(sweep):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 # Started by other programs, with arguments of theirs.
 INTERNAL = {
     "harness.grading.worker", "harness.plugin.engine_rank", "harness.plugin.job", "harness.run.fork_client",
-    "harness.run.ray_worker", "sweeps.launchers.ray_driver", "sweeps.launchers.slurm_job",
+    "harness.passport.worker", "harness.run.ray_worker", "sweeps.launchers.ray_driver", "sweeps.launchers.slurm_job",
 }  # fmt: skip
 
 

@@ -171,7 +171,7 @@ def test_a_wrong_file_is_told_in_one_line(written: Callable[..., str], content: 
 
 
 def test_files_that_are_no_sweeps(tmp_path: Path, written: Callable[..., str]) -> None:
-    with pytest.raises(ConfigError, match="no sweep nothing; there are factorial, "):
+    with pytest.raises(ConfigError, match="no sweep nothing; there are decided, factorial, "):
         load("nothing")
     with pytest.raises(ConfigError, match=r"no sweep .*gone.yaml"):
         load(str(tmp_path / "gone.yaml"))
@@ -216,7 +216,7 @@ def test_a_sweep_starts_from_another(written: Callable[..., str], tmp_path: Path
 @pytest.mark.parametrize(
     ("extends", "said"),
     [
-        ("nothing", "extends: no sweep nothing; there are factorial, "),
+        ("nothing", "extends: no sweep nothing; there are decided, factorial, "),
         ("gone.yaml", "extends: no sweep gone.yaml"),
         (3, "extends: no sweep 3"),
         ("mine.yaml", "extends goes in a circle: mine -> mine"),

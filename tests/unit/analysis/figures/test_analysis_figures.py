@@ -10,12 +10,26 @@ from fake_runs import training_like
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation, Text
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from scipy import stats
 
-from analysis import AnalysisError, arm_tables, clip_curve, curve, draw, length_curve, pointwise, save, three_panels
-from analysis.figures.curves import CURVES
-from analysis.figures.style import COLOURS, line_styles
+from analysis import (
+    AnalysisError,
+    arm_tables,
+    clip_curve,
+    curve,
+    draw,
+    length_curve,
+    panels,
+    pointwise,
+    save,
+    three_panels,
+)
+from analysis.figures.curves import CURVES, Curve
+from analysis.figures.headline import headline
+from analysis.figures.layout import write_question
+from analysis.figures.style import COLOURS, FONT, WIDTH, figure_of, line_styles
 
 
 def frame_of(arms: dict[str, list[dict[str, np.ndarray]]]) -> pd.DataFrame:
@@ -153,21 +167,97 @@ def test_missing_metric_raises() -> None:
         curve(frame, "response_len")
 
 
-def test_names_at_the_end_do_not_overlap() -> None:
-    arms = {name: lengths([0, 50 + i / 100]) for i, name in enumerate([*COLOURS, "luspo,clip=own", "dapo_loss"])}
-    ax = length_curve(frame_of(arms))
-    figure = ax.figure
-    assert isinstance(figure, Figure)
+def boxes(figure: Figure) -> list[tuple[str, Bbox]]:
+    """Every text that is drawn in the figure, with its box in pixels."""
     renderer = FigureCanvasAgg(figure).get_renderer()
-    names = [t for t in ax.texts if isinstance(t, Annotation) and t.arrow_patch is not None]
-    assert {name.get_text().replace("\n", "") for name in names} == set(arms)
-    for name in names:
-        name.update_positions(renderer)
-    # The text alone: an annotation's own box includes its arrow.
-    boxes = sorted((Text.get_window_extent(name, renderer) for name in names), key=lambda box: box.y0)
-    for below, above in itertools.pairwise(boxes):
+    figure.draw(renderer)
+    found = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible() and artist.get_text() != "")
+    return [(text.get_text(), text.get_window_extent(renderer)) for text in found if isinstance(text, Text)]
+
+
+def test_names_at_the_end_do_not_overlap_and_have_no_leaders() -> None:
+    arms = {name: lengths([0, 50 + i / 100]) for i, name in enumerate([*COLOURS, "luspo,clip=own", "dapo_loss"])}
+    ax = headline(frame_of(arms), smooth=1)
+    names = {text.get_text() for text in ax.texts if text.get_gid() == "name"}
+    assert {name.replace("\n", "").lower() for name in names} == set(arms)
+    placed = sorted((box for text, box in boxes(figure_of(ax)) if text in names), key=lambda box: box.y0)
+    for below, above in itertools.pairwise(placed):
         assert above.y0 >= below.y1 - 1  # pixel
-    assert all(box.x1 <= figure.bbox.x1 for box in boxes)
+    assert all(box.x1 <= figure_of(ax).bbox.x1 for box in placed)
+    assert len(ax.lines) == len(arms)  # the means alone: nothing that could be taken for one
+    assert not [text for text in ax.texts if getattr(text, "arrow_patch", None)]
+
+
+def test_everything_written_is_inside_the_figure_and_of_one_size() -> None:
+    frame = frame_of({name: [training_like(20, seed) for seed in range(3)] for name in (*COLOURS, "luspo,clip=own")})
+    for figure in (figure_of(length_curve(frame)), three_panels(frame), figure_of(headline(frame))):
+        write_question(figure, "Is all of this long question, with its many words, inside of the figure that it is of?")
+        assert figure.get_figwidth() == WIDTH
+        for text, box in boxes(figure):
+            assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1, text
+            assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1, text
+        sizes = {
+            text.get_fontsize()
+            for text in figure.findobj(Text)
+            if text.get_visible() and text.get_text() not in ("", "None")
+        }  # pyright: ignore
+        assert sizes == {FONT}
+
+
+def test_equal_arms_are_both_seen_and_said_to_be_equal() -> None:
+    ax = length_curve(
+        frame_of({"grpo": lengths([1, 2, 4]), "gspo": lengths([1, 2, 4]), "luspo": lengths([1, 2, 4.001])})
+    )
+    below, above, other = (line for line in ax.lines if line.get_gid() == "mean")
+    assert below.get_linewidth() > 2 * above.get_linewidth()
+    assert (below.get_alpha() or 1) < 1
+    assert (above.get_linestyle(), other.get_linestyle()) == ("--", "-")
+    assert "Equal: grpo, gspo;" in texts(ax)
+    legend = ax.get_legend()
+    assert legend is not None
+    assert {text.get_text() for text in legend.get_texts()} == {"grpo", "gspo (equal to grpo)", "luspo"}
+
+
+def test_equality_that_holds_in_one_panel_is_said_of_that_panel() -> None:
+    runs = {"a": np.array([1.0, 2, 3]), "b": np.array([1.0, 2, 3])}
+    figure = panels(
+        frame_of({"grpo": [runs], "gspo": [{**runs, "b": runs["b"] + 1}]}), [Curve("a", "A"), Curve("b", "B")]
+    )
+    (caption,) = (" ".join(text.get_text().split()) for text in figure.texts)
+    assert "Equal, A: grpo, gspo;" in caption
+
+
+def test_band_of_fractions_stays_between_0_and_1_and_is_that_of_the_arcsine() -> None:
+    values = np.array([[0.0, 0.02, 0.3], [1.0, 1.0, 0.6], [0.5, 0.5, 0.5]])
+    band = pointwise(pd.DataFrame(values), "share")
+    assert band["mean"].tolist() == pytest.approx(values.mean(axis=1))
+    assert band["low"].between(0, band["mean"] + 1e-12).all()
+    assert band["high"].between(band["mean"] - 1e-12, 1).all()
+    angles = np.arcsin(np.sqrt(values[0]))
+    _, high = stats.t.interval(0.95, 2, loc=angles.mean(), scale=stats.sem(angles))
+    assert band.loc[0, "high"] == pytest.approx(1 if high > np.pi / 2 else np.sin(high) ** 2)
+    assert band.loc[2, ["low", "high"]].tolist() == pytest.approx([0.5, 0.5])
+    assert (pointwise(pd.DataFrame(values))["low"] < 0).any()  # the plain interval does leave the range
+
+
+def test_clip_fractions_are_smoothed_over_as_many_steps_as_there_are_for_it() -> None:
+    clip = {"clip_frac_token": np.array([0.0, 0.1] * 10)}
+    ax = clip_curve(frame_of({"gspo": [clip]}))
+    (mean,) = lines(ax, "mean")
+    assert mean[10, 1] == pytest.approx(0.04, abs=1e-12)  # of 0 .1 0 .1 0
+    assert "moving mean of 5 points" in texts(ax)
+    assert CURVES["clip_fraction"].smoothed(1, 10) == 3
+    assert CURVES["clip_fraction"].smoothed(1, 5) == 1
+    assert CURVES["clip_fraction"].smoothed(7, 60) == 7
+    assert CURVES["reward"].smoothed(1, 60) == 1
+
+
+def test_a_figure_is_the_same_bytes_every_time(tmp_path: Path) -> None:
+    frame = frame_of({"gspo": [training_like(20, seed) for seed in range(3)]})
+    kinds = ("png", "pdf", "svg")
+    one, two = (save(three_panels(frame), tmp_path / name / "x", kinds) for name in ("a", "b"))
+    for first, second in zip(one, two, strict=True):
+        assert first.read_bytes() == second.read_bytes(), first.suffix
 
 
 def test_colours_follow_the_algorithm() -> None:

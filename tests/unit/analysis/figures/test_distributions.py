@@ -66,7 +66,7 @@ def test_kept_weight_figure_shows_means_over_runs_by_sign(tmp_path: Path) -> Non
     assert isinstance(figure, Figure)
     kept = [line.get_ydata()[0] for ax in figure.axes for line in ax.lines if line.get_gid() == "mean"]  # pyright: ignore
     assert kept == pytest.approx([1, 0.5])
-    (caption,) = (" ".join(text.get_text().split()) for text in figure.texts)
+    (caption,) = (" ".join(text.get_text().split()) for text in figure.texts if text.get_gid() == "caption")
     assert "n = 3 per arm" in caption
     assert "Student-t" in caption
     assert "Nothing can be clipped, not drawn: sapo." in caption

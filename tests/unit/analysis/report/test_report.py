@@ -48,7 +48,7 @@ class Page(html.parser.HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
-        if self.tags[-2:] == ["details", "summary"] and self.tiles and not self.tiles[-1]:
+        if self.tags[-3:-1] == ["details", "summary"] and self.tiles and not self.tiles[-1]:
             self.tiles[-1] = data
 
 
@@ -78,14 +78,18 @@ def test_the_page_stands_alone_and_begins_with_the_answer(report: Path) -> None:
     first = "LUSPO's responses are longer than GSPO's: at the end of training they are"
     assert html.unescape(text).index(first) < html.unescape(text).index("<img")
     assert text.index("<img") < text.index('<details class="tile"')
-    assert page.tiles[0] == "Any two losses: how do they differ?"
+    assert page.tiles[:3] == [
+        "Every curve: choose what is drawn, and over what",
+        "Responses side by side: what do the models write?",
+        "Any two losses: how do they differ?",
+    ]
     assert page.tiles[-1] == "Files: where are the numbers?"
     assert {
         "The paper's claims: which do these runs support?",
         "Are the runs matched, and what is proved of them?",
     } <= {*page.tiles}
-    assert text.count('<details class="tile" open>') == 1
-    outside = [address for address in page.addresses if not address.startswith(("#", "data:image/webp;base64,"))]
+    assert text.count('<details class="tile" open>') == 2  # the curves, and the answer's picture
+    outside = [address for address in page.addresses if not address.startswith(("#", "data:image/png;base64,"))]
     assert outside == []
     assert "url(" not in text
     assert "@import" not in text
