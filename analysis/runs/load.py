@@ -39,6 +39,7 @@ class Runs:
     varies: config keys, or prefixes, in which these runs may differ and still be compared (``require_matched``).
     proofs: run -> what its settings and files prove (``settings_proofs``); of imported runs nothing.
     checked: run -> what its responses prove, for those that were asked (``rows_proof``); shared by all selections.
+    agreed: runs, with what may vary, that ``require_matched`` has found matched; shared likewise.
     """
 
     runs: pd.DataFrame
@@ -48,6 +49,7 @@ class Runs:
     varies: tuple[str, ...] = ()
     proofs: Mapping[str, tuple[Proof, ...]] = field(default_factory=dict, repr=False)
     checked: dict[str, Proof] = field(default_factory=dict, repr=False)
+    agreed: set[tuple[frozenset[str], tuple[str, ...]]] = field(default_factory=set, repr=False)
 
     def leaving_out(self, left_out: Mapping[str, str]) -> "Runs":
         """The same with these reasons."""

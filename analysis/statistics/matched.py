@@ -30,6 +30,9 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
     (``algo=[dr_grpo,grpo]``, which Hydra takes and files under the last name).
     """
     varies = (*varies, *runs.varies)
+    question = frozenset(runs.runs["run"]), varies
+    if question in runs.agreed:  # a report asks of the same runs for every claim
+        return
     _require_one_loss_an_arm(runs)
     _require_one_trainer(runs, varies)
     _require_one_code(runs, varies)
@@ -65,6 +68,7 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
             named = [f"{key} ({a.get(key, 'absent')} | {b.get(key, 'absent')})" for key in undeclared[:MAX_KEYS_NAMED]]
             more = f" and {len(undeclared) - len(named)} more" if len(undeclared) > len(named) else ""
             raise AnalysisError(f"not matched: {first} and {other} differ in {', '.join(named)}{more}")
+    runs.agreed.add(question)
 
 
 def merged_files(runs: Runs, run: str) -> str:

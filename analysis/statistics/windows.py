@@ -77,7 +77,7 @@ class Run:
         why = f"{self.state} ({self.cause})" if self.cause and self.state != "done" else self.state
         return f"{self.arm} is {why} at step {self.last_step} of {self.planned}"
 
-    @property
+    @cached_property
     def diverged(self) -> bool:
         """Whether the last steps brought no update, because their gradient norm is no finite number."""
         norms = self.metrics.loc[self.metrics["response_length"].notna(), DIVERGENCE]

@@ -141,17 +141,20 @@ def test_all_runs_are_measured_alike(tmp_path: Path) -> None:
     assert with_movement(empty) is empty
 
 
-def panel_texts(runs: Runs) -> list[list[str]]:
+def panels(runs: Runs) -> tuple[list[list[str]], set[str]]:
+    """The texts of each panel, and the names of the legend."""
     drawn = draw_figure("spending", runs)
     assert isinstance(drawn, Figure)
-    return [[text.get_text() for text in ax.texts] for ax in drawn.axes]
+    legends = [*drawn.legends, *(ax.get_legend() for ax in drawn.axes if ax.get_legend())]
+    named = {text.get_text() for legend in legends for text in legend.get_texts()}
+    return [[text.get_text() for text in ax.texts] for ax in drawn.axes], named
 
 
 def test_the_figure_has_a_panel_for_each_and_says_what_is_not_there(tmp_path: Path) -> None:
     write_pair(tmp_path, ppo_kl=np.full(STEPS, 0.2))
-    texts = panel_texts(load_runs(tmp_path))
+    texts, named = panels(load_runs(tmp_path))
     assert [any("nothing recorded" in text for text in panel) for panel in texts] == [True, False, True, False]
-    assert {"gspo", "luspo"} <= set(texts[1])
+    assert {"gspo", "luspo"} <= named
     still = load_runs(tmp_path)
     still.metrics["ppo_kl"] = 0.0  # nothing moved: a line at one place would show nothing
     with pytest.raises(AnalysisError, match="over tokens or over movement"):
