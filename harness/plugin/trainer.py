@@ -71,9 +71,7 @@ class RecordingTrainer(PPOTrainerSync):
         super()._setup()
         self._say_stage("the first step")
         self.recording = bool(self.config.harness.record)
-        self.text_prompts = int(
-            self.config.harness.get("text_prompts", 0)
-        )  # runs from before there were texts have none
+        self.text_prompts = int(self.config.harness.get("text_prompts", 0))  # older runs' configurations have none
         self.run_dir = RunDir(Path(self.config.harness.run_dir))
         self.cumulative_tokens = _tokens_until(self.run_dir, self.global_steps)
         if self.recording:
