@@ -91,7 +91,7 @@ lint: setup  ## ruff, the type checker, and which package may import which
 # Each suite, once passed, says so in results/bench/suites.md, with its date and commit.
 PASSED = tests/bench/suites.py $@ build/$@.xml
 
-test: lint  ## lint, unit tests and end-to-end runs (about 15 minutes on 2 cores)
+test: lint  ## lint, unit tests and end-to-end runs (15 to 25 minutes on 2 cores)
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not faults and not vllm" --junitxml=build/$@.xml
 	$(PY) $(PASSED)
 

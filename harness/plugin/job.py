@@ -35,6 +35,8 @@ FORWARDED_PREFIXES = ("HF_HUB_", "TRANSFORMERS_", "NCCL_", "GLOO_", "VLLM_")
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 
 LONGEST_REASON = 300  # characters; Ray's are essays
+SHARED, LEAST_SHARED = "/dev/shm", 1e9  # bytes
+ON_DISK = 2e9  # bytes of an object store that is not in shared memory; Ray refuses larger ones, on macOS from here on
 
 
 def main() -> int:
@@ -191,8 +193,11 @@ def start_local_nodes(config: DictConfig, forks: bool) -> None:
 
 
 def object_store_bytes(nodes: int) -> int:
-    """Of each node's object store: 30 % of this machine's memory, as Ray itself takes, where there is room for it."""
-    return int(min(0.3 * psutil.virtual_memory().total, 0.9 * psutil.disk_usage("/dev/shm").free) / nodes)
+    """Of each node's object store: 30 % of this machine's memory, as Ray itself takes, and no more than shared memory
+    has room for. Where that is tiny, as in a container, Ray puts the store on disk, with a warning."""
+    wanted = 0.3 * psutil.virtual_memory().total
+    room = 0.9 * psutil.disk_usage(SHARED).free if os.path.isdir(SHARED) else 0.0
+    return int(min(wanted, ON_DISK if room < LEAST_SHARED else room) / nodes)
 
 
 def reason(error: BaseException) -> str:
