@@ -35,6 +35,7 @@ from harness.config import (
 from harness.doctor import checkup, engine, rules
 from harness.manifest import describe, loss_module, refuse_other_settings
 from harness.paths import CONF, ROOT
+from harness.run import fork_server, prefork
 from harness.run.arithmetic import comparable, token_noise
 from harness.run.checkpoints import condemn, drop_checkpoints, passed_over, resume_point
 from harness.run.failures import classify
@@ -154,7 +155,7 @@ def _train_locked(run: RunDir, planned: int, config: DictConfig, console: Consol
         with Monitor(console) as monitor:
             monitor.watch(run)
             status, said = train_process(
-                run, attempt, checkpoint or start, watch, limits["grace_seconds"], monitor.update
+                run, attempt, checkpoint or start, watch, limits["grace_seconds"], monitor.update, _forked(config)
             )
         state, cause, error = _verdict(run, planned, status, said)
         if cause == "checkpoint" and checkpoint:
@@ -171,6 +172,12 @@ def _train_locked(run: RunDir, planned: int, config: DictConfig, console: Consol
         return 0
     console.print(f"{run.path}: {error}\n  log: {attempt / 'log.txt'}", style="red", **PLAIN)
     return PREEMPTED if cause == "preempted" else FAILED
+
+
+def _forked(config: DictConfig) -> dict[str, str] | None:
+    """What the configuration sets in the environment of the run's process, if that may be a fork."""
+    variables = config.ray_kwargs.ray_init.runtime_env.get("env_vars", {})
+    return {name: str(value) for name, value in variables.items()} if fork_server.wanted(config) else None
 
 
 def _merge(run: RunDir) -> None:
@@ -230,7 +237,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         if not flags:
-            return train(compose(words), words, Console(stderr=True))
+            with prefork.standing(prefork.eligible(words)):
+                return train(compose(words), words, Console(stderr=True))
         register()
         if flags <= {"-m", "--multirun"}:  # what is wrong in all runs is said before Hydra takes over
             several = parse(words, multirun=True)

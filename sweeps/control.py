@@ -9,10 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from harness.config import ConfigError
+from harness.run import prefork
 from harness.run.offline import sync_hint
 from harness.run.progress import Monitor, duration
 from harness.rundir import RunDir
-from sweeps.decided import UntilDecided, arms_of
+from sweeps.decided import UntilDecided, arms_of, experiment_of
 from sweeps.launchers.base import Launcher
 from sweeps.launchers.local import Local
 from sweeps.lock import HeldError, Lock, alive, read
@@ -73,8 +74,11 @@ def run_trials(
     scheduler = Scheduler(trials, where, rules)
     advance = until.advance if until else lambda _: None
     told: dict[str, str] = {}
+    # Whether the runs start here, on a CPU: then they share what they import.
+    waiting = [one.trial.overrides for one in scheduler.trials if one.state == "waiting"]
+    shared = where.name == "local" and bool(waiting) and all(prefork.eligible(words) for words in waiting)
     try:
-        with Monitor(console) as monitor:
+        with prefork.standing(shared), Monitor(console) as monitor:
             advance(scheduler)
 
             def each() -> bool:
@@ -198,7 +202,13 @@ def until_decided(state: SweepState, say: Callable[[str], None] = print) -> Unti
 
     until = state.sweep.until
     try:
-        decision = Decision.of(arms_of(state.trials), until["claim"], until["max_seeds"])
+        decision = Decision.of(
+            arms_of(state.trials),
+            until["claim"],
+            until["max_seeds"],
+            experiment_of(state.trials),
+            until.get("claims", ""),
+        )
     except AnalysisError as error:
         raise ConfigError(f"until=decided: {error}") from None
     return UntilDecided(state.trials, until["start"], decision, state.folder, say)

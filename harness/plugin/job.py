@@ -5,11 +5,9 @@ watches over this run is gone, and everything of this session ends with it.
 """
 
 import argparse
-import atexit
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 import threading
@@ -17,11 +15,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import psutil
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from harness.paths import LONGEST_RAY_FOLDER, ROOT
-from harness.run import fork_server, ray_worker
+from harness.plugin.nodes import Nodes
+from harness.run import fork_server
 from harness.run.process import end_session
 from harness.rundir import ERROR_FILE, STAGE_FILE, RunDir
 from harness.tasks.registry import build_assets
@@ -35,8 +33,6 @@ FORWARDED_PREFIXES = ("HF_HUB_", "TRANSFORMERS_", "NCCL_", "GLOO_", "VLLM_")
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 
 LONGEST_REASON = 300  # characters; Ray's are essays
-SHARED, LEAST_SHARED = "/dev/shm", 1e9  # bytes
-ON_DISK = 2e9  # bytes of an object store that is not in shared memory; Ray refuses larger ones, on macOS from here on
 
 
 def main() -> int:
@@ -48,9 +44,9 @@ def main() -> int:
     try:
         (args.attempt_dir / STAGE_FILE).write_text("importing verl and starting Ray")
         config = configure(RunDir(args.run_dir), args.attempt_dir, args.resume)
-        forks = shares_imports(config) and share_imports()  # so before there is any thread
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-        train(config, forks)
+        local = start_nodes(config)
+        threading.Thread(target=_end_with_parent, daemon=True).start()  # after every fork
+        train(config, local)
     except BaseException as error:  # noqa: BLE001  (the reason must reach the run directory whatever it is)
         traceback.print_exc()
         (args.attempt_dir / ERROR_FILE).write_text(json.dumps({"error": reason(error)}))
@@ -64,8 +60,7 @@ def configure(run: RunDir, attempt: Path, resume: Path | None) -> DictConfig:
     assert isinstance(loaded, DictConfig)
     set_variables = loaded.ray_kwargs.ray_init.runtime_env.get("env_vars", {})
     os.environ.update({name: str(value) for name, value in set_variables.items()})  # numpy reads them when imported
-    if shares_imports(loaded):
-        fork_server.preload()
+    os.environ.update(fork_server.WITHOUT_THREADS)
     config = build_assets(loaded)
     if config.actor_rollout_ref.actor.strategy in ("fsdp", "fsdp2"):
         # verl loads its checkpoints as arbitrary pickles; torch can be told to load nothing but data. Megatron's hold
@@ -124,28 +119,29 @@ def wandb_environment(run: RunDir, config: DictConfig) -> dict[str, str]:
     }
 
 
-def shares_imports(config: DictConfig) -> bool:
-    """Whether Ray's workers are to be forks of a process that has imported their packages: on this machine's CPU.
+def start_nodes(config: DictConfig) -> Nodes | None:
+    """Ray nodes of this run alone, if it wants them; they start while this process imports what its workers will need
+    and forks the server that gives them to the workers.
 
-    Not where workers are on other nodes or on GPUs: CUDA survives no fork, and a standing cluster has its own Python.
-    Nor with vLLM, which starts processes in a way of its own.
+    Without both, verl's own ``ray.init`` starts the one node.
     """
-    local = config.ray_kwargs.ray_init.get("address") == "local" and config.trainer.device == "cpu"
-    own_rollout = config.actor_rollout_ref.rollout.name == "transformers"
-    return local and own_rollout and config.harness.get("fork_server", False)
+    forks = fork_server.wanted(config)
+    if config.ray_kwargs.ray_init.get("address") != "local" or not (forks or config.trainer.nnodes > 1):
+        return None
+    listening = fork_server.Listening() if forks else None
+    nodes = Nodes(config, listening.address if listening else None)
+    if listening:
+        fork_server.preload()
+        if reason := fork_server.objection():
+            listening.close()
+            print(f"every worker imports its packages by itself: {reason}", flush=True)
+        else:
+            fork_server.start(listening)
+            print("workers are forks of one process that has imported their packages", flush=True)
+    return nodes
 
 
-def share_imports() -> bool:
-    """Start the fork server, or say why not. Ray's nodes and their workers find its address in their environment."""
-    if reason := fork_server.objection():
-        print(f"every worker imports its packages by itself: {reason}", flush=True)
-        return False
-    os.environ[ray_worker.SERVER] = fork_server.start()
-    print("workers are forks of one process that has imported their packages", flush=True)
-    return True
-
-
-def train(config: DictConfig, forks: bool = False) -> None:
+def train(config: DictConfig, nodes: Nodes | None = None) -> None:
     """verl's ``main_ppo.main`` with our TaskRunner: device, validation, ``run_ppo``."""
     from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
@@ -153,51 +149,10 @@ def train(config: DictConfig, forks: bool = False) -> None:
 
     from harness.plugin.trainer import task_runner
 
-    if config.ray_kwargs.ray_init.get("address") == "local" and (forks or config.trainer.nnodes > 1):
-        start_local_nodes(config, forks)
+    if nodes:
+        nodes.use(config)
     validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     run_ppo(config, task_runner_class=task_runner())
-
-
-def start_local_nodes(config: DictConfig, forks: bool) -> None:
-    """``trainer.nnodes`` Ray nodes on this machine (Ray's own ``Cluster``), each with ``n_gpus_per_node`` logical GPUs.
-
-    ``forks``: their workers come from the fork server, which only a ``Cluster`` can be told: ``ray.init`` does not ask
-    which script starts a worker. The nodes end with this process's session. ``ray_init.address`` becomes theirs.
-    """
-    from ray.cluster_utils import Cluster
-
-    # Ray notes the newest cluster in its folder, where other programs' `ray.init` looks: not in theirs.
-    folder = tempfile.mkdtemp(prefix="r", dir=os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["RAY_TMPDIR"] = folder
-    init = config.ray_kwargs.ray_init
-    node: dict[str, Any] = {
-        "num_cpus": init.num_cpus,
-        "num_gpus": config.trainer.n_gpus_per_node,
-        "include_dashboard": False,
-        "no_monitor": True,  # nothing here scales
-        "object_store_memory": init.get("object_store_memory") or object_store_bytes(config.trainer.nnodes),
-    }
-    if forks:
-        node["worker_path"] = node["setup_worker_path"] = ray_worker.__file__
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    for _ in range(config.trainer.nnodes - 1):
-        cluster.add_node(**node)
-    cluster.wait_for_nodes()
-    with open_dict(config):
-        init.address = cluster.address
-        # A cluster that exists decides these itself.
-        for name in ("num_cpus", "num_gpus", "include_dashboard", "object_store_memory"):
-            init.pop(name, None)
-
-
-def object_store_bytes(nodes: int) -> int:
-    """Of each node's object store: 30 % of this machine's memory, as Ray itself takes, and no more than shared memory
-    has room for. Where that is tiny, as in a container, Ray puts the store on disk, with a warning."""
-    wanted = 0.3 * psutil.virtual_memory().total
-    room = 0.9 * psutil.disk_usage(SHARED).free if os.path.isdir(SHARED) else 0.0
-    return int(min(wanted, ON_DISK if room < LEAST_SHARED else room) / nodes)
 
 
 def reason(error: BaseException) -> str:

@@ -36,12 +36,26 @@ MODULES = (
     "tensordict",
 )  # fmt: skip
 NEVER = ("ray", "verl", "transfer_queue")  # they load Ray's library, and nothing may have done so before the fork
+# What keeps an import from starting a thread, so set before the first of them: pyarrow's.
+WITHOUT_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+def wanted(config: Any) -> bool:
+    """Whether processes of a run with this configuration are to be forks of one that has imported their packages: on
+    this machine's CPU.
+
+    Not where workers are on other nodes or on GPUs: CUDA survives no fork, and a standing cluster has its own Python.
+    Nor with vLLM, which starts processes in a way of its own.
+    """
+    local = config.ray_kwargs.ray_init.get("address") == "local" and config.trainer.device == "cpu"
+    own_rollout = config.actor_rollout_ref.rollout.name == "transformers"
+    return local and own_rollout and config.harness.get("fork_server", False)
 
 
 def preload(modules: Iterable[str] = MODULES) -> None:
     """Import the modules, those that are installed."""
-    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # pyarrow would start a thread
+    os.environ.update(WITHOUT_THREADS)
     for name in modules:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -57,46 +71,67 @@ def objection() -> str:
     return "" if threads == 1 else f"{threads} threads are running"
 
 
-def start() -> str:
+def freeze() -> None:
+    """Before a fork: else a collection in a child would write to, and so copy, every page that it shares."""
+    gc.collect()
+    gc.freeze()
+
+
+class Listening:
+    """A server's socket, in a folder that only this user may enter. Whoever asks before the server is there waits."""
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = folder or tempfile.mkdtemp(prefix="fork-")
+        self.address = os.path.join(self.folder, "socket")
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(self.address)
+        self.socket.listen(64)
+
+    def close(self) -> None:
+        """There will be no server: who waits, and who asks from now on, becomes plain Python."""
+        self.socket.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def start(listening: Listening | None = None) -> str:
     """Fork the server; returns the address for ``fork_client``.
 
     Raises RuntimeError where ``objection`` has one. The server is a child of this process, in its session, and ends
-    when this process ends; its socket is in a folder that only this user may enter.
+    when this process ends.
     """
     if reason := objection():
         raise RuntimeError(reason)
-    folder = tempfile.mkdtemp(prefix="fork-")
-    address = os.path.join(folder, "socket")
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(address)
-    listening.listen(64)
-    gc.collect()
-    gc.freeze()  # else a collection in a child would write to, and so copy, every page that it shares
+    listening = listening or Listening()
+    freeze()
     reading, writing = os.pipe()  # its end tells the server that this process has ended
     if os.fork() == 0:
         os.close(writing)
         try:
-            _Server(listening, reading).serve()
+            Server(listening.socket, reading).serve()
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            listening.close()
             os._exit(0)
     os.close(reading)
-    listening.close()
-    return address
+    listening.socket.close()
+    return listening.address
 
 
-class _Server:
-    """Forks a worker for every request, and tells its client how it ended."""
+class Server:
+    """Forks a worker for every request, and tells its client how it ended.
+
+    parent: a descriptor whose end tells that whoever wanted the server is gone.
+    """
 
     def __init__(self, listening: socket.socket, parent: int):
         self.listening, self.parent = listening, parent
         self.clients: dict[int, socket.socket] = {}  # by the pid of their worker
+        self.sessions: set[int] = set()  # pids of the workers that lead one
         self.selector = selectors.DefaultSelector()
 
     def serve(self) -> None:
         """Until the process that started it ends."""
         for number in ENDING:
-            signal.signal(number, lambda *_: sys.exit())
+            signal.signal(number, lambda *_: self.leave())
         waking, wake = os.pipe()
         for end in (waking, wake):
             os.set_blocking(end, False)
@@ -107,34 +142,52 @@ class _Server:
             self.selector.register(source, selectors.EVENT_READ)
         while True:
             for key, _ in self.selector.select():
-                if key.fileobj is self.parent or key.fd == self.parent:
-                    return
-                if key.fd == waking:
+                if key.fd == self.parent:
+                    self.leave()
+                elif key.fd == waking:
                     with contextlib.suppress(BlockingIOError):
                         os.read(waking, 4096)
-                    self._reap()
+                    self.reap()
                 elif key.fileobj is self.listening:
                     with contextlib.suppress(OSError, ValueError):  # a client that is gone again, or half a request
                         self._fork(self.listening.accept()[0])
                 else:
                     self._lost(key.fileobj)
 
+    def leave(self) -> None:
+        """Nobody wants this server any more; raises SystemExit."""
+        sys.exit()
+
+    def accepts(self, request: Mapping[str, Any]) -> bool:
+        """Whether this server can give what is asked for; a client that is turned away starts a plain Python."""
+        return True
+
     def _fork(self, client: socket.socket) -> None:
         client.settimeout(10)
         size, descriptors, _, _ = socket.recv_fds(client, 8, 3)
         request = json.loads(_exactly(client, int.from_bytes(size, "big")))
-        if (pid := os.fork()) == 0:
-            self._become(request, descriptors, client)
-        for descriptor in descriptors:
-            os.close(descriptor)
+        try:
+            if not self.accepts(request):
+                client.close()
+                return
+            if (pid := os.fork()) == 0:
+                self._shed(request, descriptors, client)
+                self.become(request)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
         client.settimeout(None)
         self.clients[pid] = client
+        if request.get("session"):
+            self.sessions.add(pid)
         self.selector.register(client, selectors.EVENT_READ)
         with contextlib.suppress(OSError):
             client.sendall(b"%d\n" % pid)
 
-    def _become(self, request: Mapping[str, Any], descriptors: list[int], client: socket.socket) -> None:
-        """In the child: shed all that is the server's, and be the worker."""
+    def _shed(self, request: Mapping[str, Any], descriptors: list[int], client: socket.socket) -> None:
+        """In the child: let go of all that is the server's."""
+        if request.get("session"):
+            os.setsid()
         signal.set_wakeup_fd(-1)
         for number in (*ENDING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -142,14 +195,18 @@ class _Server:
         self.selector.close()
         for descriptor in (*self.own, self.parent):
             os.close(descriptor)
-        for other in (self.listening, client, *self.clients.values()):
+        for other in (self.listening, client, *self.clients.values()):  # a closed one is closed again
             other.close()
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
             os.close(descriptor)
+
+    def become(self, request: Mapping[str, Any]) -> None:
+        """In the child: be the worker; never returns."""
         run(request["argv"], request["cwd"], request["env"])
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
+        """Tell the clients of the workers that have ended how they did."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -157,6 +214,7 @@ class _Server:
                 return
             if pid == 0:
                 return
+            self.sessions.discard(pid)
             client = self.clients.pop(pid, None)
             if client is not None:
                 self.selector.unregister(client)
@@ -165,28 +223,34 @@ class _Server:
                 client.close()
 
     def _lost(self, client: Any) -> None:
-        """A client is gone, or says what it should not: its worker ends as it did, at once."""
+        """A client is gone, or says what it should not: its worker ends as it did, at once; but one with a session of
+        its own has its own way to notice, and to end all that it started."""
         self.selector.unregister(client)
         for pid, other in list(self.clients.items()):
             if other is client:
                 self.clients.pop(pid)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                if pid not in self.sessions:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
         client.close()
 
 
 def run(argv: list[str], cwd: str, env: Mapping[str, str]) -> None:
-    """Be ``python *argv`` in this folder and environment; never returns."""
+    """Be ``python *argv`` in this folder and environment; never returns. argv begins with a script, or with -m."""
     status: Any = 1
     try:
         os.chdir(cwd)
         os.environ.clear()
         os.environ.update(env)
-        sys.argv = list(argv)
-        sys.path[0] = os.path.dirname(argv[0])
+        module = argv[1] if argv[0] == "-m" else None
+        sys.argv = list(argv[1:] if module else argv)
+        sys.path[0] = cwd if module else os.path.dirname(argv[0])
         random.seed()
         _threads(env)
-        runpy.run_path(argv[0], run_name="__main__")
+        if module:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(argv[0], run_name="__main__")
         status = 0
     except SystemExit as leaving:
         status = leaving.code

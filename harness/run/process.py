@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from harness.paths import ROOT
+from harness.run import prefork
 from harness.run.watch import Watch
 from harness.rundir import ERROR_FILE, HEARTBEAT_SECONDS, STOP_FILE, RunDir
 
@@ -87,29 +88,46 @@ class StopRequest:
         self.file.touch()
 
 
-def train_process(
-    run: RunDir, attempt: Path, resume: Path | None, watch: Watch, grace: float, tick: Callable[[], None]
-) -> tuple[int, str | None]:
-    """Run ``harness.plugin.job`` to its end; ``tick`` is called twice a second.
-
-    grace: seconds that the trainer has for a last step and checkpoint after SIGTERM.
-    Returns (exit status, one-line reason or None). Whatever happens here, KeyboardInterrupt included, no process of
-    the run is left behind.
-    """
-    command = [sys.executable, "-m", "harness.plugin.job", str(run.path), str(attempt)]
-    if resume:
-        command += ["--resume", str(resume)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    with (attempt / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            command,
+def _start(
+    command: list[str], log: Path, forked: Mapping[str, str] | None
+) -> "prefork.Forked | subprocess.Popen[bytes]":
+    """``python *command`` in a session of its own, as a fork where somebody forks it; its input is a lifeline."""
+    environment = prefork.run_environment()
+    with log.open("wb") as file:
+        if forked is not None:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                return prefork.Forked(command, file, {**environment, **forked})
+        return subprocess.Popen(
+            [sys.executable, *command],
             stdin=subprocess.PIPE,
-            stdout=log,
+            stdout=file,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
             env=environment,
             start_new_session=True,
         )
+
+
+def train_process(
+    run: RunDir,
+    attempt: Path,
+    resume: Path | None,
+    watch: Watch,
+    grace: float,
+    tick: Callable[[], None],
+    forked: Mapping[str, str] | None = None,
+) -> tuple[int, str | None]:
+    """Run ``harness.plugin.job`` to its end; ``tick`` is called twice a second.
+
+    grace: seconds that the trainer has for a last step and checkpoint after SIGTERM.
+    forked: the environment of the run's processes where this one may be a fork of ``prefork``'s.
+    Returns (exit status, one-line reason or None). Whatever happens here, KeyboardInterrupt included, no process of
+    the run is left behind.
+    """
+    command = ["-m", "harness.plugin.job", str(run.path), str(attempt)]
+    if resume:
+        command += ["--resume", str(resume)]
+    process = _start(command, attempt / "log.txt", forked)
     beat, verdict = 0.0, None
     try:
         with StopRequest(attempt) as stop:
@@ -129,13 +147,11 @@ def train_process(
         if process.stdin:
             process.stdin.close()
         end_session(process.pid, grace=ENDED_GRACE_SECONDS if ended else GRACE_SECONDS)
-        process.wait()
+        status = process.wait()
     if verdict:  # ended from here, whatever its exit status says
-        return process.returncode or 1, verdict
+        return status or 1, verdict
     alert = watch.look()  # what the last steps brought
-    if process.returncode == 0:
-        return 0, None
-    return process.returncode, alert or failure(attempt, process.returncode)
+    return status, (alert or failure(attempt, status)) if status else None
 
 
 def failure(attempt: Path, returncode: int) -> str:

@@ -2,7 +2,12 @@
 
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+from harness.run import prefork
 
 COLUMNS = ("fault", "during", "said", "attempts", "resumed after step", "ended", "record")
 
@@ -13,6 +18,13 @@ Each row is a real fault during a real run of the `tiny` experiment (eight steps
 after it, compared with those of an undisturbed run, bit by bit.
 
 """
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_imports() -> Iterator[None]:
+    """All runs are forks of one process that has imported their packages, as in a sweep."""
+    with prefork.standing():
+        yield
 
 
 def pytest_terminal_summary(terminalreporter, config):

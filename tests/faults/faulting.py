@@ -13,7 +13,7 @@ import psutil
 import yaml
 from e2e.launching import ROOT
 
-from harness.rundir import RunDir
+from harness.rundir import RunDir, RunDirError
 
 STEPS, SEED = 8, 60
 SETTINGS = {
@@ -76,20 +76,20 @@ class Trial:
             time.sleep(every)
 
     def trainer(self, attempt: int = 1) -> psutil.Process:
-        """The training process (``harness.plugin.job``) of an attempt."""
-        wanted = str(self.run.attempts()[attempt - 1])
+        """The training process (``harness.plugin.job``) of an attempt: it leads the session that writes the log. Its
+        command line may be that of the process that it is a fork of."""
+        wanted = str((self.run.attempts()[attempt - 1] / "log.txt").resolve())
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                line = process.cmdline()
-                if "harness.plugin.job" in line and wanted in line:
+            with contextlib.suppress(psutil.Error, OSError):
+                if os.getsid(process.pid) == process.pid and os.readlink(f"/proc/{process.pid}/fd/1") == wanted:
                     return process
         raise AssertionError(f"no training process of {wanted}")
 
     def watcher(self) -> psutil.Process:
         """``harness.train``, which watches over it."""
-        parent = self.trainer(len(self.run.attempts())).parent()
-        assert parent
-        return parent
+        pid = self.run.status().get("pid")
+        assert pid, "nothing is being trained"
+        return psutil.Process(pid)
 
     def members(self, name: str, attempt: int = 1) -> list[psutil.Process]:
         """Processes of the run's session whose command line has ``name`` in it, oldest first."""
@@ -109,5 +109,5 @@ class Trial:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(60)
                 process.kill()
-        with contextlib.suppress(AssertionError, IndexError, psutil.Error):
+        with contextlib.suppress(AssertionError, RunDirError, psutil.Error):
             self.watcher().kill()

@@ -79,7 +79,8 @@ def report(record_property):
 
 
 KILLED = {  # what is killed: a part of its command line
-    "the training process": "harness.plugin.job",
+    "the training process": "",  # the first of its session
+    "the process of Ray's nodes": "harness.plugin.nodes",
     "the task runner": "TaskRunner",
     "the FSDP worker": "ray::WorkerDict",
     "the rollout server": "ray::TransformersServer",

@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Started by other programs, with arguments of theirs.
 INTERNAL = {
-    "harness.grading.worker", "harness.plugin.engine_rank", "harness.plugin.job", "harness.run.fork_client",
-    "harness.passport.worker", "harness.run.ray_worker", "sweeps.launchers.ray_driver", "sweeps.launchers.slurm_job",
+    "harness.grading.worker", "harness.plugin.engine_rank", "harness.plugin.job", "harness.plugin.nodes",
+    "harness.run.fork_client", "harness.run.prefork", "harness.passport.worker", "harness.run.ray_worker",
+    "sweeps.launchers.ray_driver", "sweeps.launchers.slurm_job",
 }  # fmt: skip
 
 

@@ -6,7 +6,9 @@ import psutil
 import pytest
 
 from harness.config import compose
-from harness.plugin.job import forwarded, object_store_bytes, shares_imports
+from harness.plugin.job import forwarded
+from harness.plugin.nodes import object_store_bytes
+from harness.run import fork_server
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ def test_what_workers_of_a_standing_cluster_need_is_forwarded_and_no_secret(name
     ],
 )
 def test_workers_are_forks_on_this_machines_cpu_alone(overrides: tuple[str, ...], shared: bool) -> None:
-    assert shares_imports(compose(overrides)) is shared
+    assert fork_server.wanted(compose(overrides)) is shared
 
 
 @pytest.mark.parametrize(

@@ -250,3 +250,19 @@ def test_nothing_is_forked_where_that_is_not_safe(monkeypatch: pytest.MonkeyPatc
     assert fork_server.objection() == "ray is imported already"
     with pytest.raises(RuntimeError, match="ray is imported already"):
         fork_server.start()
+
+
+def test_who_asks_before_the_server_is_there_waits_and_is_plain_if_it_never_comes(
+    script: Callable[[str], Path],
+) -> None:
+    listening = fork_server.Listening()
+    worker = script(f"import sys\nprint({FORKED})")
+    client = subprocess.Popen(
+        [sys.executable, "-I", "-S", fork_client.__file__, listening.address, str(worker)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(0.3)
+    assert client.poll() is None
+    listening.close()
+    assert (client.communicate(timeout=20)[0], client.returncode) == ("False\n", 0)
+    assert not Path(listening.address).parent.exists()
