@@ -46,6 +46,9 @@ def register() -> None:
     )
     OmegaConf.register_new_resolver("jobs", side_by_side, replace=True)
     OmegaConf.register_new_resolver("level", importance_sampling_level, replace=True)
+    OmegaConf.register_new_resolver(  # whether the rollout's log-probabilities are the policy's, and all they are for
+        "whole", lambda top_p, top_k, *corrections: top_p == 1 and top_k <= 0 and not any(corrections), replace=True
+    )
     OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)
 
 

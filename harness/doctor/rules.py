@@ -88,6 +88,23 @@ def _rollout_correction(flat: dict[str, Any]) -> None:
         )
 
 
+def _bypass(flat: dict[str, Any]) -> None:
+    """Where the rollout's log-probabilities are taken as the old ones, they must be of the whole distribution."""
+    bypass, correction = "algorithm.rollout_correction.bypass_mode", "algorithm.rollout_correction"
+    if not flat.get(bypass):
+        return
+    if not comparable(flat):
+        raise ConfigError(
+            f"{bypass}=true with {ROLLOUT}.top_p={flat[f'{ROLLOUT}.top_p']:g}, top_k={flat[f'{ROLLOUT}.top_k']}: the "
+            f"rollout's probabilities are of the cut distribution, so no ratio would be 1 on-policy; set {bypass}=false"
+        )
+    if used := [key for key in ("rollout_is", "rollout_rs") if flat.get(f"{correction}.{key}")]:
+        raise ConfigError(
+            f"{bypass}=true with {correction}.{used[0]}: verl would compare the rollout's probabilities with "
+            f"themselves; set {bypass}=false"
+        )
+
+
 def _equal_pairs(flat: dict[str, Any]) -> None:
     for one, other in (("response_length", "max_response_length"), ("prompt_length", "max_prompt_length")):
         if flat[f"{ROLLOUT}.{one}"] != flat[f"data.{other}"]:
@@ -151,7 +168,7 @@ def _nearest(total: int, wanted: int) -> str:
 def warnings(flat: dict[str, Any]) -> Iterator[str]:
     high = flat[f"{ACTOR}.clip_ratio_high"]
     high = flat[f"{ACTOR}.clip_ratio"] if high is None else high
-    if flat["harness.importance_sampling_level"] == "sequence" and high >= SEQUENCE_RANGE_LIMIT:
+    if _clips_sequences(flat) and high >= SEQUENCE_RANGE_LIMIT:
         yield (
             f"{flat['harness.algo']} clips the ratio of sequences, whose usual range is 2e-3/2.5e-3 (LUSPO) or "
             f"3e-4/4e-4 (GSPO); at {high:g} nothing will ever be clipped"
@@ -166,13 +183,17 @@ def warnings(flat: dict[str, Any]) -> Iterator[str]:
         yield "trainer.save_freq is off: an interrupted run starts again from step 1"
 
 
+def _clips_sequences(flat: dict[str, Any]) -> bool:
+    clips = spec_of(flat[f"{ACTOR}.policy_loss.loss_mode"]).clips
+    return clips and flat["harness.importance_sampling_level"] == "sequence"
+
+
 def _rounding(flat: dict[str, Any], high: float) -> Iterator[str]:
     """Whether rounding alone would clip sequences, at the experiment's mean length."""
     low, length = flat[f"{ACTOR}.clip_ratio_low"], flat.get("harness.mean_length")
     low = flat[f"{ACTOR}.clip_ratio"] if low is None else low
     updates = flat["data.train_batch_size"] // flat[f"{ACTOR}.ppo_mini_batch_size"] * flat[f"{ACTOR}.ppo_epochs"]
-    by_sequence = flat["harness.importance_sampling_level"] == "sequence"
-    if token_noise(flat) < BF16_TOKEN_NOISE or updates < 2 or not length or not by_sequence:
+    if token_noise(flat) < BF16_TOKEN_NOISE or updates < 2 or not length or not _clips_sequences(flat):
         return
     noise, needed = BF16_TOKEN_NOISE / math.sqrt(length), length_needed(BF16_TOKEN_NOISE, 1, low, high)
     if length < needed:
@@ -210,6 +231,7 @@ SETTINGS = (
     _unsupported,
     _sequence_parallel,
     _rollout_correction,
+    _bypass,
     _equal_pairs,
     _batch_sizes,
     _loss,

@@ -42,7 +42,7 @@ def transformers_engine(policy: Policy, params: SamplingParams, batch: int = BAT
         responses = []
         for start in range(0, len(prompts), batch):
             part = slice(start, start + batch)
-            responses += [tokens for tokens, _ in sample(model, prompts[part], seeds[part], params, eos)]
+            responses += [one.tokens for one in sample(model, prompts[part], seeds[part], params, eos)]
         return responses
 
     return generate

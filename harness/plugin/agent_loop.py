@@ -25,7 +25,7 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 from verl.workers.config import HFModelConfig
 
 from harness.plugin.rollout import server_name
-from harness.plugin.sampling import response_seed
+from harness.plugin.sampling import Sampled, response_seed
 
 POLL_SECONDS = 0.05  # verl's buffer looks every 2 s, which is a whole step of a tiny model
 # What verl's trainer and the recorder read of a prompt's columns. Each further one would be a Python object for every
@@ -40,6 +40,7 @@ class BatchAgentLoopManager:
         model: HFModelConfig = omega_conf_to_dataclass(config.actor_rollout_ref.model)
         self.rollout = config.actor_rollout_ref.rollout
         self.trained = TRAINED + (DUMPED if config.trainer.get("rollout_data_dir") else ())
+        self.bypass = config.algorithm.rollout_correction.get("bypass_mode", False)
         self.reward_manager: Any = load_reward_manager(config, model.tokenizer)
         self.builder = create_continuous_token_builder(
             model.tokenizer,
@@ -81,14 +82,14 @@ class BatchAgentLoopManager:
         )
         responses = [answer for part in answers for answer in part]
         scores = self.reward_manager.score_many(
-            (tokens, prompt["reward_model"]["ground_truth"])
-            for (prompt, _), (tokens, _) in zip(requests, responses, strict=True)
+            (response.tokens, prompt["reward_model"]["ground_truth"])
+            for (prompt, _), response in zip(requests, responses, strict=True)
         )
         kept = VALIDATED if validate else self.trained
         rows = [
             {name: prompt[name] for name in kept if name in prompt}
-            | self._fields(prompt, sample, tokens, log_probs, score, step)
-            for (prompt, sample), (tokens, log_probs), score in zip(requests, responses, scores, strict=True)
+            | self._fields(prompt, sample, response, score, step)
+            for (prompt, sample), response, score in zip(requests, responses, scores, strict=True)
         ]
         self._put(rows, partition="val" if validate else "train", step=step)
 
@@ -107,21 +108,15 @@ class BatchAgentLoopManager:
         return ids
 
     def _fields(
-        self,
-        prompt: dict[str, Any],
-        sample: int,
-        tokens: list[int],
-        log_probs: list[float],
-        score: dict[str, Any],
-        step: int,
+        self, prompt: dict[str, Any], sample: int, response: Sampled, score: dict[str, Any], step: int
     ) -> dict[str, Any]:
         """One response with those fields of verl's ``AgentLoopWorkerTQ`` (trainer/ppo/v1/agent_loop_tq.py) that are
         read here, numbers as tensors, which travel as one array."""
         output = AgentLoopOutput(
             prompt_ids=prompt["prompt_ids"],
-            response_ids=tokens,
-            response_mask=[1] * len(tokens),
-            response_logprobs=log_probs,
+            response_ids=response.tokens,
+            response_mask=[1] * len(response.tokens),
+            response_logprobs=response.log_probs,
             reward_score=score["reward_score"],
             num_turns=2,
             metrics=AgentLoopMetrics(),
@@ -137,6 +132,8 @@ class BatchAgentLoopManager:
         numbers = {"index": int(prompt["index"]), "session_id": sample, "num_turns": output["num_turns"]}
         output.update({name: torch.tensor(number) for name, number in numbers.items()})
         output["loss_mask"] = output["response_mask"]
+        if self.bypass:  # else verl's trainer computes it, with the old log-probabilities
+            output["entropy"] = torch.tensor(response.entropies)
         output["input_ids"] = torch.cat([output["prompts"], output["responses"]])
         output["position_ids"] = torch.arange(len(output["input_ids"]))
         return output

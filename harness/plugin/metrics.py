@@ -64,7 +64,8 @@ def step_metrics(sequences: pd.DataFrame, spec: LossSpec, clip: tuple[float, flo
         metrics[str(part)] = sequences[part].mean()
     if "entropy" in sequences:
         metrics["entropy"] = np.average(sequences["entropy"], weights=tokens)
-    if "rollout_logprob_diff" in sequences:
+    # All 0: the rollout's were taken as the old ones (verl's bypass), so there is nothing to compare.
+    if "rollout_logprob_diff" in sequences and sequences["rollout_logprob_diff"].any():
         metrics["rollout_logprob_diff"] = np.average(sequences["rollout_logprob_diff"].abs(), weights=tokens)
     metrics.update(clip_metrics(updates, spec))
     if clip and spec.level == "sequence_mean" and "clip_frac_seq" in metrics:

@@ -7,7 +7,7 @@ leaves no shared random stream, so step-1 responses agree between algorithms, ra
 import contextlib
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,15 @@ class SamplingParams:
     top_p: float = 1.0
     top_k: int = -1
     max_tokens: int = 512
+
+
+class Sampled(NamedTuple):
+    """One response: its tokens, the log-probability of each, and the entropy (nats) of the distribution that each was
+    drawn from."""
+
+    tokens: list[int]
+    log_probs: list[float]
+    entropies: list[float]
 
 
 def response_seed(seed: int, step: int | str, prompt_id: int, sample: int) -> int:
@@ -83,11 +92,10 @@ def sample(
     seeds: list[int],
     params: SamplingParams,
     eos_token_ids: frozenset[int],
-) -> list[tuple[list[int], list[float]]]:
-    """Sample one response for each prompt.
+) -> list[Sampled]:
+    """Sample one response for each prompt, at most ``params.max_tokens`` long and ended by EOS where the model ended it.
 
-    Returns one ``(token_ids, log_probs)`` a prompt, at most ``params.max_tokens`` long and ended by EOS where the
-    model ended it. Log-probabilities are those of the processed distribution.
+    Log-probabilities and entropies are those of the processed distribution.
     """
     device = model.device
     width = max(map(len, prompts))
@@ -102,6 +110,7 @@ def sample(
 
     tokens = torch.zeros(len(prompts), params.max_tokens, dtype=torch.long, device=device)
     log_probs = torch.zeros(len(prompts), params.max_tokens, device=device)
+    entropies = torch.zeros_like(log_probs)
     lengths = torch.full((len(prompts),), params.max_tokens, device=device)
     rows = torch.arange(len(prompts), device=device)  # which responses the rows of the running batch are
     running = torch.ones(len(prompts), dtype=torch.bool, device=device)
@@ -116,6 +125,7 @@ def sample(
         chosen = processed.argmax(-1) if params.temperature == 0 else draw(processed, numbers[rows, t])
         tokens[rows, t] = chosen
         log_probs[rows, t] = processed.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+        entropies[rows, t] = torch.special.entr(processed.exp()).sum(-1)
         ended = torch.isin(chosen, eos) & running
         lengths[rows[ended]] = t + 1
         running &= ~ended
@@ -129,4 +139,7 @@ def sample(
             running = running[running]
         ids, positions = chosen.unsqueeze(-1), positions[:, -1:] + 1
 
-    return [(tokens[i, :length].tolist(), log_probs[i, :length].tolist()) for i, length in enumerate(lengths.tolist())]
+    return [
+        Sampled(tokens[i, :length].tolist(), log_probs[i, :length].tolist(), entropies[i, :length].tolist())
+        for i, length in enumerate(lengths.tolist())
+    ]

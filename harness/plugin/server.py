@@ -6,6 +6,7 @@ start-up on two cores.
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 from zlib import crc32
 
@@ -13,11 +14,10 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from harness.plugin.sampling import SamplingParams, eos_token_ids, sample
+from harness.plugin.sampling import Sampled, SamplingParams, eos_token_ids, sample
 
 # One tensor on its way: name, dtype, shape and raw bytes (numpy knows no bfloat16; Ray shares numpy without copying).
 WireTensor = tuple[str, str, tuple[int, ...], np.ndarray]
-Response = tuple[list[int], list[float]]
 
 
 def to_wire(name: str, tensor: torch.Tensor) -> WireTensor:
@@ -30,6 +30,25 @@ def from_wire(wire: WireTensor) -> tuple[str, torch.Tensor]:
     """The inverse of ``to_wire``; the tensor owns its memory."""
     name, dtype, shape, data = wire
     return name, torch.from_numpy(data.copy()).view(getattr(torch, dtype)).reshape(shape)
+
+
+def unpacked(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Views of a model's tensors under the names that the trainer sends them by.
+
+    transformers 5 has the experts of a layer in one tensor; verl sends them one by one, as checkpoints have them
+    (``verl.workers.engine.fsdp.utils.unfuse_moe_params``).
+    """
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors:
+        layer, packed, kind = name.partition(".mlp.experts.")
+        if not packed or tensor.dim() != 3:
+            found[name] = tensor
+            continue
+        kinds = ("gate_proj", "up_proj") if kind == "gate_up_proj" else (kind,)
+        for number, expert in enumerate(tensor):
+            for part, view in zip(kinds, expert.chunk(len(kinds)), strict=True):
+                found[f"{layer}{packed}{number}.{part}.weight"] = view
+    return found
 
 
 class TransformersServer:
@@ -47,18 +66,22 @@ class TransformersServer:
         self.max_tokens = max_tokens
         self.batch_size = batch_size
         self.global_steps: int | None = None
-        self.parameters = {name for name, _ in self.model.named_parameters()}
+        self.targets = unpacked(self.model.state_dict().items())
+        self.parameters = set(unpacked(self.model.named_parameters()))
         self.received: set[str] = set()  # of the synchronisation under way
         self.ready = False
-        self._waiting: list[tuple[list[int], int, SamplingParams, asyncio.Future[Response]]] = []
+        self._waiting: list[tuple[list[int], int, SamplingParams, asyncio.Future[Sampled]]] = []
         self._gathering: asyncio.Task[None] | None = None
 
     def load_weights(self, wires: list[WireTensor], global_steps: int | None, last: bool) -> None:
         """Copy one bucket of weights into the model; with ``last`` every parameter must have arrived since the last."""
         state = dict(map(from_wire, wires))
-        unknown = self.model.load_state_dict(state, strict=False).unexpected_keys
-        if unknown:
+        if unknown := sorted(state.keys() - self.targets.keys()):
             raise ValueError(f"the trainer sent weights that the rollout's model does not have: {unknown[:5]}")
+        for name, tensor in state.items():
+            if tensor.shape != self.targets[name].shape:
+                raise ValueError(f"{name} is {[*tensor.shape]} at the trainer, {[*self.targets[name].shape]} here")
+            self.targets[name].copy_(tensor)
         self.received |= state.keys()
         if last:
             missing, self.received = self.parameters - self.received, set()
@@ -66,10 +89,10 @@ class TransformersServer:
                 raise ValueError(f"the trainer never sent these weights: {sorted(missing)[:5]}")
             self.ready, self.global_steps = True, global_steps
 
-    def sample_batch(self, prompts: list[list[int]], seeds: list[int], params: dict[str, Any]) -> list[Response]:
+    def sample_batch(self, prompts: list[list[int]], seeds: list[int], params: dict[str, Any]) -> list[Sampled]:
         """Sample one response a prompt, in sub-batches of ``batch_size``; see ``harness.plugin.sampling.sample``."""
         settings = self._settings(params)
-        responses: list[Response] = []
+        responses: list[Sampled] = []
         for start in range(0, len(prompts), self.batch_size):
             part = slice(start, start + self.batch_size)
             responses += sample(self.model, prompts[part], seeds[part], settings, self.eos)
@@ -86,11 +109,11 @@ class TransformersServer:
             raise NotImplementedError(f"the transformers rollout takes text only, not {names}; use rollout.name=vllm")
         seed = sampling_params.get("seed")
         seed = crc32(request_id.encode()) if seed is None else int(seed)
-        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Sampled] = asyncio.get_running_loop().create_future()
         self._waiting.append((list(prompt_ids), seed, self._settings(sampling_params), future))
         if self._gathering is None:
             self._gathering = asyncio.create_task(self._gather())
-        tokens, log_probs = await future
+        tokens, log_probs, _ = await future
         return TokenOutput(
             token_ids=tokens,
             log_probs=log_probs,

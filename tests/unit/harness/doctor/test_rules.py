@@ -105,6 +105,14 @@ def test_two_checkpoints_or_more_may_be_kept(good: dict[str, Any], keep: int | N
             (f"{ACTOR}.megatron.router_replay.mode=R3", f"{ACTOR}.strategy is fsdp2", "experiment=text_moe"),
         ),
         (
+            {"algorithm.rollout_correction.bypass_mode": True, f"{ROLLOUT}.top_p": 0.7},
+            ("bypass_mode=true", "top_p=0.7", "bypass_mode=false"),
+        ),
+        (
+            {"algorithm.rollout_correction.bypass_mode": True, "algorithm.rollout_correction.rollout_is": "token"},
+            ("bypass_mode=true", "rollout_is", "bypass_mode=false"),
+        ),
+        (
             {"algorithm.rollout_correction.rollout_is": "token", f"{ROLLOUT}.top_p": 0.7},
             ("algorithm.rollout_correction.rollout_is", "top_p=0.7", f"set {ROLLOUT}.top_p=1"),
         ),

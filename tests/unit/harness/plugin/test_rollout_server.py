@@ -1,14 +1,16 @@
 """The server that holds the model: weights arrive whole, and its answers are the sampling function's."""
 
 import asyncio
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from small_models import EOS, PARAMS, VOCABULARY, requests, small_model
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from harness.plugin import sampling
 from harness.plugin.server import TransformersServer, from_wire, to_wire
@@ -83,6 +85,27 @@ def test_weights_arrive_in_buckets(empty_server: TransformersServer) -> None:
     assert all(torch.equal(model.state_dict()[name], value) for name, value in empty_server.model.state_dict().items())
 
 
+def test_experts_arrive_one_by_one_as_verl_sends_them(folders: dict[bool, str], tmp_path: Path) -> None:
+    """In buckets that cut a layer's experts apart; one that is held back is named."""
+    from verl.workers.engine.fsdp.utils import unfuse_moe_params
+
+    model = small_model("qwen3_moe")
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folders[False]).save_pretrained(tmp_path)
+    server = TransformersServer(str(tmp_path), "float32", "cpu", max_tokens=20, threads=1, batch_size=7)
+    sent = [to_wire(name, tensor) for name, tensor in unfuse_moe_params(iter(model.state_dict().items()))]
+    assert len(sent) > len(model.state_dict())
+    for start in range(0, len(sent), 7):
+        server.load_weights(sent[start : start + 7], 1, last=start + 7 >= len(sent))
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in server.model.state_dict().items())
+    held = "model.layers.1.mlp.experts.2.up_proj.weight"
+    with pytest.raises(ValueError, match=re.escape(held)):
+        server.load_weights([wire for wire in sent if wire[0] != held], 2, last=True)
+    name, dtype, shape, data = to_wire(held, torch.zeros(1, 1))
+    with pytest.raises(ValueError, match=r"is \[1, 1\] at the trainer, \[16, 32\] here"):
+        server.load_weights([(name, dtype, shape, data)], 3, last=False)
+
+
 def test_a_server_of_lower_precision_samples_as_the_loaded_model_does(folders: dict[bool, str]) -> None:
     server = TransformersServer(folders[False], "bfloat16", "cpu", max_tokens=20, threads=1, batch_size=24)
     model = AutoModelForCausalLM.from_pretrained(folders[False], dtype=torch.bfloat16).eval()
@@ -133,7 +156,7 @@ def test_server_samples_as_the_function_does_whatever_its_batch_size(server: Tra
     prompts, seeds = requests()
     answers = server.sample_batch(prompts, seeds, {"temperature": 1.0, "top_p": 1.0, "top_k": -1})
     expected = sampling.sample(small_model("llama"), prompts, seeds, PARAMS, EOS)
-    assert [tokens for tokens, _ in answers] == [tokens for tokens, _ in expected]
+    assert [one.tokens for one in answers] == [one.tokens for one in expected]
     assert server.sample_batch([], [], {}) == []
 
 
@@ -151,8 +174,8 @@ def test_concurrent_requests_are_answered_as_a_batch_is(server: TransformersServ
     prompts, seeds = requests()
     outputs = together(server, [(p, {"seed": s, "temperature": 1.0}) for p, s in zip(prompts, seeds, strict=True)])
     expected = server.sample_batch(prompts, seeds, {})
-    assert [output.token_ids for output in outputs] == [tokens for tokens, _ in expected]
-    for output, (_, log_probs) in zip(outputs, expected, strict=True):
+    assert [output.token_ids for output in outputs] == [one.tokens for one in expected]
+    for output, (_, log_probs, _) in zip(outputs, expected, strict=True):
         assert output.log_probs == pytest.approx(log_probs, abs=1e-5)
         assert output.extra_fields == {"global_steps": 3}
 
@@ -162,7 +185,7 @@ def test_requests_with_other_settings_are_not_mixed(server: TransformersServer) 
     kinds = [{"temperature": 1.0}, {"temperature": 0.0}, {"top_k": 2, "max_tokens": 5}]
     outputs = together(server, [(p, {**kinds[i % 3], "seed": seeds[i]}) for i, p in enumerate(prompts)])
     for i, prompt in enumerate(prompts):
-        ((tokens, _),) = server.sample_batch([prompt], [seeds[i]], kinds[i % 3])
+        ((tokens, *_),) = server.sample_batch([prompt], [seeds[i]], kinds[i % 3])
         assert outputs[i].token_ids == tokens
 
 
@@ -183,7 +206,7 @@ def test_an_error_does_not_touch_requests_of_another_batch(server: TransformersS
     calls = [([VOCABULARY + 5], {"seed": 0, "temperature": 0.5}), ([9], {"seed": 0}), ([10], {"seed": 1})]
     broken, *fine = together(server, calls)
     assert isinstance(broken, IndexError)
-    assert [answer.token_ids for answer in fine] == [t for t, _ in server.sample_batch([[9], [10]], [0, 1], {})]
+    assert [answer.token_ids for answer in fine] == [t for t, *_ in server.sample_batch([[9], [10]], [0, 1], {})]
 
 
 def test_a_caller_that_gives_up_does_not_take_the_others_with_it(server: TransformersServer) -> None:
@@ -197,7 +220,7 @@ def test_a_caller_that_gives_up_does_not_take_the_others_with_it(server: Transfo
 
     answers = asyncio.run(ask())
     assert [answer.token_ids for answer in answers] == [
-        tokens for tokens, _ in server.sample_batch([[10], [11]], [1, 2], {})
+        tokens for tokens, *_ in server.sample_batch([[10], [11]], [1, 2], {})
     ]
 
 
@@ -208,7 +231,7 @@ def test_no_response_is_longer_than_asked_for_or_than_the_servers_limit(
     server: TransformersServer, params: dict[str, Any], limit: int
 ) -> None:
     prompts, seeds = requests()
-    assert max(len(tokens) for tokens, _ in server.sample_batch(prompts, seeds, params)) == limit
+    assert max(len(tokens) for tokens, *_ in server.sample_batch(prompts, seeds, params)) == limit
 
 
 def test_what_the_server_cannot_do_is_refused_by_name(server: TransformersServer) -> None:

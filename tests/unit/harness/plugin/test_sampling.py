@@ -200,24 +200,25 @@ CUTS = {
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_response_does_not_depend_on_its_batch(model: Any, cut: str) -> None:
-    for (tokens, log_probs), (others, other_log_probs) in zip(
+    for (tokens, log_probs, entropies), (others, other_log_probs, other_entropies) in zip(
         sample_in(model, WHOLE), sample_in(model, CUTS[cut]), strict=True
     ):
         assert tokens == others
         assert log_probs == pytest.approx(other_log_probs, abs=1e-5)
+        assert entropies == pytest.approx(other_entropies, abs=1e-5)
 
 
 @pytest.mark.parametrize("compact_at", [0.0, 0.5, 1.0])
 def test_a_response_does_not_depend_on_when_finished_rows_are_dropped(
     model: Any, monkeypatch: pytest.MonkeyPatch, compact_at: float
 ) -> None:
-    expected = [tokens for tokens, _ in sample_in(model, WHOLE)]
+    expected = [one.tokens for one in sample_in(model, WHOLE)]
     monkeypatch.setattr(sampling, "COMPACT_AT", compact_at)
-    assert [tokens for tokens, _ in sample_in(model, WHOLE)] == expected
+    assert [one.tokens for one in sample_in(model, WHOLE)] == expected
 
 
 def test_a_response_ends_at_its_first_eos_or_at_the_limit(model: Any) -> None:
-    responses = [tokens for tokens, _ in sample_in(model, WHOLE)]
+    responses = [one.tokens for one in sample_in(model, WHOLE)]
     assert all(not EOS & set(tokens[:-1]) for tokens in responses)
     assert all(tokens[-1] in EOS or len(tokens) == PARAMS.max_tokens for tokens in responses)
     ended = {tokens[-1] in EOS for tokens in responses}
@@ -229,7 +230,7 @@ def test_a_response_ends_at_its_first_eos_or_at_the_limit(model: Any) -> None:
 def test_fewer_tokens_are_a_prefix(model: Any, limit: int) -> None:
     longer = sample_in(model, WHOLE)
     shorter = sample_in(model, WHOLE, replace(PARAMS, max_tokens=limit))
-    assert [tokens for tokens, _ in shorter] == [tokens[:limit] for tokens, _ in longer]
+    assert [one.tokens for one in shorter] == [tokens[:limit] for tokens, *_ in longer]
 
 
 @pytest.mark.parametrize(
@@ -237,18 +238,22 @@ def test_fewer_tokens_are_a_prefix(model: Any, limit: int) -> None:
     [PARAMS, replace(PARAMS, temperature=0.7), replace(PARAMS, top_k=5), replace(PARAMS, top_p=0.8, temperature=1.3)],
     ids=["plain", "temperature", "top_k", "top_p"],
 )
-def test_log_probabilities_are_those_of_a_pass_without_padding(model: Any, params: SamplingParams) -> None:
+def test_log_probabilities_and_entropies_are_those_of_a_pass_without_padding(
+    model: Any, params: SamplingParams
+) -> None:
     prompts, _ = requests()
-    for prompt, (tokens, log_probs) in zip(prompts, sample_in(model, WHOLE, params), strict=True):
+    for prompt, (tokens, log_probs, entropies) in zip(prompts, sample_in(model, WHOLE, params), strict=True):
         expected = teacher_forced(model, prompt, tokens, params)
         picked = expected.gather(-1, torch.tensor(tokens).unsqueeze(-1)).squeeze(-1)
         assert log_probs == pytest.approx(picked.tolist(), abs=1e-5)
+        # scipy's, of the probabilities themselves
+        assert entropies == pytest.approx(stats.entropy(expected.double().exp().numpy(), axis=-1).tolist(), abs=1e-5)
 
 
 def test_tokens_are_the_inverse_cdf_of_their_own_numbers(model: Any) -> None:
     prompts, seeds = requests()
     checked = 0
-    for prompt, seed, (tokens, _) in zip(prompts, seeds, sample_in(model, WHOLE), strict=True):
+    for prompt, seed, (tokens, *_) in zip(prompts, seeds, sample_in(model, WHOLE), strict=True):
         cumulative = teacher_forced(model, prompt, tokens, PARAMS).exp().cumsum(-1)
         for token, number, steps in zip(tokens, uniforms(seed, PARAMS.max_tokens), cumulative.tolist(), strict=False):
             if min(abs(number - step) for step in steps) > 1e-5:
@@ -260,7 +265,7 @@ def test_tokens_are_the_inverse_cdf_of_their_own_numbers(model: Any) -> None:
 def test_first_tokens_of_many_seeds_follow_the_models_distribution(model: Any) -> None:
     prompt, count = [9, 12, 30], 6000
     answers = sampling.sample(model, [prompt] * count, list(range(count)), replace(PARAMS, max_tokens=1), EOS)
-    counts = np.bincount([tokens[0] for tokens, _ in answers], minlength=VOCABULARY)
+    counts = np.bincount([tokens[0] for tokens, *_ in answers], minlength=VOCABULARY)
     expected = teacher_forced(model, prompt, [0], PARAMS)[0].exp().numpy() * count
     assert expected.min() > 5
     assert stats.chisquare(counts, expected / expected.sum() * count).pvalue > 1e-3
@@ -269,7 +274,7 @@ def test_first_tokens_of_many_seeds_follow_the_models_distribution(model: Any) -
 def test_temperature_0_is_greedy_as_generate_is(model: Any) -> None:
     prompts, _ = requests()
     greedy = sample_in(model, WHOLE, replace(PARAMS, temperature=0.0))
-    for prompt, (tokens, _) in zip(prompts, greedy, strict=True):
+    for prompt, (tokens, *_) in zip(prompts, greedy, strict=True):
         generated = model.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
