@@ -1,6 +1,7 @@
 """A batch of responses on every side of the clip range, and the registered loss called as verl calls it."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,3 +67,33 @@ def installed(config: Any, batch: Batch, global_batch_size: int | None, dp_size:
     )
     (gradient,) = torch.autograd.grad(value, leaf)
     return value.detach(), gradient, metrics
+
+
+Floats = list[float]
+Objective = Callable[[Floats, Floats, float, Floats], float]  # (new, old, advantage, what is held fixed), one response
+
+
+def by_differences(objective: Objective, batch: Batch, weights: Floats) -> tuple[float, torch.Tensor]:
+    """(value, gradient) of minus the sum of ``weights`` times the objectives of the responses, by central differences.
+
+    The last argument of an objective is ``new`` at the point itself: what a paper stops the gradient of.
+    """
+    value, gradient = 0.0, torch.zeros(batch.new.shape, dtype=torch.float64)
+    for i, weight in enumerate(weights):
+        length = int(batch.mask[i].sum())
+        if not length:
+            continue
+        new, old, a = batch.new[i, :length].tolist(), batch.old[i, :length].tolist(), float(batch.advantages[i, 0])
+        value -= weight * objective(new, old, a, new)
+        for t in range(length):
+            up, down = (objective([*new[:t], new[t] + h, *new[t + 1 :]], old, a, new) for h in (1e-6, -1e-6))
+            gradient[i, t] = -weight * (up - down) / 2e-6
+    return value, gradient
+
+
+def widened(batch: Batch, columns: int = 5) -> Batch:
+    """The same responses with more padding, garbage in it."""
+    more = torch.full((len(batch.old), columns), 3.0, dtype=batch.old.dtype)
+    pairs = ((batch.old, -more), (batch.new, more), (batch.advantages, more))
+    old, new, advantages = (torch.cat(pair, 1) for pair in pairs)
+    return Batch(old, new, advantages, torch.cat([batch.mask, torch.zeros_like(more, dtype=torch.bool)], 1))

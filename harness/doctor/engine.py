@@ -55,6 +55,7 @@ SET = {
     "actor.optim.lr": 1.0, "actor.optim.lr_warmup_steps": 0, "actor.optim.lr_warmup_steps_ratio": 0.0,
     "actor.optim.weight_decay": 0.0, "actor.optim.clip_grad": 1e9, "actor.optim.override_optimizer_config": None,
     "model.load_tokenizer": False,
+    "actor.policy_loss.ppo_kl_coef": 0.0,  # kl_cov's: on-policy its sign is that of a rounding error
 }  # fmt: skip
 
 

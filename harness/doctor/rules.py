@@ -168,7 +168,7 @@ def _nearest(total: int, wanted: int) -> str:
 def warnings(flat: dict[str, Any]) -> Iterator[str]:
     high = flat[f"{ACTOR}.clip_ratio_high"]
     high = flat[f"{ACTOR}.clip_ratio"] if high is None else high
-    if _clips_sequences(flat) and high >= SEQUENCE_RANGE_LIMIT:
+    if clips_sequences(flat) and high >= SEQUENCE_RANGE_LIMIT:
         yield (
             f"{flat['harness.algo']} clips the ratio of sequences, whose usual range is 2e-3/2.5e-3 (LUSPO) or "
             f"3e-4/4e-4 (GSPO); at {high:g} nothing will ever be clipped"
@@ -183,7 +183,8 @@ def warnings(flat: dict[str, Any]) -> Iterator[str]:
         yield "trainer.save_freq is off: an interrupted run starts again from step 1"
 
 
-def _clips_sequences(flat: dict[str, Any]) -> bool:
+def clips_sequences(flat: dict[str, Any]) -> bool:
+    """Whether the loss clips, and by the ratio of a whole response."""
     clips = spec_of(flat[f"{ACTOR}.policy_loss.loss_mode"]).clips
     return clips and flat["harness.importance_sampling_level"] == "sequence"
 
@@ -193,7 +194,7 @@ def _rounding(flat: dict[str, Any], high: float) -> Iterator[str]:
     low, length = flat[f"{ACTOR}.clip_ratio_low"], flat.get("harness.mean_length")
     low = flat[f"{ACTOR}.clip_ratio"] if low is None else low
     updates = flat["data.train_batch_size"] // flat[f"{ACTOR}.ppo_mini_batch_size"] * flat[f"{ACTOR}.ppo_epochs"]
-    if token_noise(flat) < BF16_TOKEN_NOISE or updates < 2 or not length or not _clips_sequences(flat):
+    if token_noise(flat) < BF16_TOKEN_NOISE or updates < 2 or not length or not clips_sequences(flat):
         return
     noise, needed = BF16_TOKEN_NOISE / math.sqrt(length), length_needed(BF16_TOKEN_NOISE, 1, low, high)
     if length < needed:

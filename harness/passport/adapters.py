@@ -13,7 +13,8 @@ from torch import Tensor
 
 from harness.config import ConfigError, compose
 from harness.config.errors import did_you_mean
-from harness.losses.registry import register_losses
+from harness.losses.registry import register_losses, spec_of
+from harness.losses.weighting import WeightedSpec
 from harness.passport.formulas import FORMULAS
 from harness.passport.frameworks import verl as verl_losses
 from harness.passport.remote import REMOTE, RemoteLoss
@@ -120,7 +121,27 @@ def of_algo(name: str, settings: dict[str, str]) -> SimpleNamespace:
         raise ValueError(f"there is no conf/algo/{name}.yaml{did_you_mean(name, there)}")
     register_losses()
     config = compose([f"algo={name}", *(f"{key}={value}" for key, value in settings.items())])
-    return verl_losses.of_config(omega_conf_to_dataclass(config.actor_rollout_ref.actor))
+    return of_actor(omega_conf_to_dataclass(config.actor_rollout_ref.actor))
+
+
+def of_actor(actor: Any) -> SimpleNamespace:
+    """The loss of verl's actor dataclass, with the weights of responses that our trainer hands to some losses."""
+    loaded = verl_losses.of_config(actor)
+    spec = spec_of(actor.policy_loss.loss_mode)
+    if not isinstance(spec, WeightedSpec) or spec.weights is None:
+        return loaded
+    weights_of, unweighted = spec.weights, loaded.function
+
+    def function(call: Any) -> Any:
+        lengths, advantages = torch.tensor(call.lengths), torch.tensor(call.signed, dtype=torch.float64)
+        mine = slice(call.first, call.first + len(call.log_prob))
+        weights = weights_of(actor, lengths, advantages, torch.zeros(len(lengths)))[mine, None]
+        weights = weights.expand(call.log_prob.shape)
+        given = weights if call.weights is None else weights * call.weights
+        return unweighted(SimpleNamespace(**{**vars(call), "weights": given}))
+
+    loaded.function = function
+    return loaded
 
 
 def of_file(path: Path, name: str, settings: dict[str, str]) -> SimpleNamespace:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from harness.passport.update import Call
+from harness.passport.update import DTYPE, Call
 from harness.passport.worker import differentiate
 
 
@@ -103,6 +103,66 @@ def fspo(call: Call, p: Parameters) -> Tensor:
     return -call.ranks / call.responses * torch.minimum(total.exp() * a, bounded.exp() * a).sum()
 
 
+def vl_norm(call: Call, p: Parameters) -> Tensor:
+    """|y|^-0.75 over its mean in the update, times the sum over tokens; M is left to the free constant."""
+    powers = torch.tensor(call.lengths, dtype=DTYPE) ** -0.75
+    weights = (powers / powers.mean())[call.first :][: len(call.advantages)]
+    return -call.ranks / call.responses * (weights[:, None] * token_terms(call, p)).sum()
+
+
+def balanced(call: Call, p: Parameters) -> Tensor:
+    """k/G times the mean over the tokens of the k responses with this sign; the update is one group of G."""
+    signs, lengths = torch.tensor(call.signed, dtype=DTYPE).sign(), torch.tensor(call.lengths, dtype=DTYPE)
+    terms, loss = token_terms(call, p).sum(-1), call.log_prob.sum() * 0
+    for sign in (1, -1):
+        side = signs == sign
+        if side.any():
+            mine = call.advantages[:, 0].sign() == sign
+            loss = loss - side.sum() / len(signs) / lengths[side].sum() * terms[mine].sum()
+    return call.ranks * loss
+
+
+def vespo(call: Call, p: Parameters) -> Tensor:
+    """W^k exp(lambda (1 - W)) with W of the whole sequence; (k, lambda) = (2, 3) for A >= 0, (3, 2) below."""
+    w = log_ratio(call).sum(-1, keepdim=True).clamp(-20, 20).exp().detach()
+    kernel = torch.where(call.advantages >= 0, w**2 * (3 - 3 * w).exp(), w**3 * (2 - 2 * w).exp())
+    return -call.ranks / call.tokens * (kernel * call.advantages * call.log_prob * call.response_mask).sum()
+
+
+def _dppo(call: Call, far: Tensor) -> Tensor:
+    away = (call.log_prob > call.old_log_prob) == (call.advantages > 0)
+    weight = (log_ratio(call).exp() * ~(far & away)).detach()
+    terms = weight * call.advantages * call.log_prob * call.response_mask
+    return -call.ranks / call.responses * terms.sum()
+
+
+def dppo_tv(call: Call, p: Parameters) -> Tensor:
+    """r A, and nothing once a token's probability has moved by more than 0.15 to where the advantage pushes it."""
+    return _dppo(call, (call.log_prob.exp() - call.old_log_prob.exp()).abs() > 0.15)
+
+
+def dppo_kl(call: Call, p: Parameters) -> Tensor:
+    """As ``dppo_tv``, with the KL of "this token or another one" above 0.05 nats."""
+    old, new = call.old_log_prob.exp(), call.log_prob.exp().clamp(max=1 - 1e-12)
+    far = old * (call.old_log_prob - call.log_prob) + (1 - old) * ((1 - old) / (1 - new)).log() > 0.05
+    return _dppo(call, far)
+
+
+def dro(call: Call, p: Parameters) -> Tensor:
+    terms = call.advantages * call.log_prob * call.response_mask - 0.05 / 2 * log_ratio(call) ** 2
+    return -call.ranks / call.tokens * terms.sum()
+
+
+def kl_cov(call: Call, p: Parameters) -> Tensor:
+    """r A, and |log r| off for the 0.2 % of the micro-batch's tokens whose (A - mean)(log p - mean) is largest."""
+    where = call.response_mask.bool()
+    a, new, ratio = call.advantages[where], call.log_prob[where], log_ratio(call)[where]
+    together = (a - a.mean()) * (new - new.mean()).detach()
+    paying = torch.zeros_like(a)
+    paying[together.topk(max(1, int(0.002 * len(a)))).indices] = 1.0
+    return -call.ranks / call.tokens * (ratio.exp() * a - paying * ratio.abs()).sum()
+
+
 def reinforce(call: Call, p: Parameters) -> Tensor:
     return -call.ranks / call.tokens * (call.advantages * call.log_prob * call.response_mask).sum()
 
@@ -149,6 +209,13 @@ FORMULAS = {
         Formula("sapo", "SAPO", "arXiv 2511.20347", sapo),
         Formula("cispo", "CISPO", "arXiv 2506.13585", cispo),
         Formula("fspo", "FSPO", "arXiv 2509.09177", fspo),
+        Formula("vl_norm", "VL Norm", "arXiv 2509.07558, alpha 0.75", vl_norm, free_constant=True),
+        Formula("balanced", "Balanced Aggregation", "arXiv 2605.04077, one group", balanced),
+        Formula("vespo", "VESPO", "arXiv 2602.10693", vespo),
+        Formula("dppo_tv", "DPPO-TV", "arXiv 2602.04879, limit 0.15", dppo_tv, free_constant=True),
+        Formula("dppo_kl", "DPPO-KL", "arXiv 2602.04879, limit 0.05", dppo_kl, free_constant=True),
+        Formula("dro", "DRO", "arXiv 2405.19107 by token, beta 0.05", dro),
+        Formula("kl_cov", "KL-Cov", "arXiv 2505.22617, 0.2 % and 1", kl_cov),
         Formula("reinforce", "REINFORCE", "a token's log-probability times its advantage, mean over tokens", reinforce),
     )
 }

@@ -128,8 +128,9 @@ def differences(mine: Passport, theirs: Passport, formula: Formula) -> Iterator[
         if t.coefficient is not None:
             size = f" with coefficient {t.coefficient:.4g}"
         yield Difference("kl", f"it has a KL term ({t.kl}){size}", 1)
-    if t.without_advantage:
-        yield Difference("other term", "it has a gradient where all advantages are 0", 2)
+    if t.without_advantage != theirs.terms.without_advantage:
+        has = "a" if t.without_advantage else "no"
+        yield Difference("other term", f"it has {has} gradient where all advantages are 0", 2)
 
 
 def _ratios(mine: Passport, theirs: Passport, name: str) -> Iterator[Difference]:

@@ -7,7 +7,10 @@ from harness.passport.clipping import RESPONSE_SPREAD, RESPONSES, SHORTEST, TOKE
 from harness.passport.render import Entry, markdown
 
 SEQUENCE = "importance_sampling_level=sequence"
-OWN = ("grpo", "grpo_sum", "gspo", "luspo", "luspo_norm", "dr_grpo", "dapo_loss", "gmpo", "sapo", "cispo", "fspo")
+OWN = (
+    *("grpo", "grpo_sum", "gspo", "luspo", "luspo_norm", "dr_grpo", "dapo_loss", "gmpo", "sapo", "cispo", "fspo"),
+    *("vl_norm", "balanced", "vespo", "dppo_tv", "dppo_kl", "dro", "gpg", "kl_cov"),
+)
 OF_VERL = ("vanilla", "gspo", "gspo,loss_agg_mode=seq-mean-token-mean", "geo_mean", "sapo", "cispo", "gpg")
 LOSSES = (
     *(f"algo:{name}" for name in OWN),
@@ -18,7 +21,7 @@ LOSSES = (
     f"trl@1.16.0:grpo,{SEQUENCE},loss_type=grpo",
     *(f"trl@{version}:grpo,loss_type=luspo" for version in ("0.28.0", "1.9.2", "1.10.0", "1.16.0")),
     f"trl@1.16.0:grpo,loss_type=luspo,{SEQUENCE}",
-    *(f"trl@1.16.0:grpo,loss_type={loss}" for loss in ("cispo", "cispo,epsilon_high=5")),
+    *(f"trl@1.16.0:grpo,loss_type={loss}" for loss in ("cispo", "cispo,epsilon_high=5", "vespo")),
     *(f"openrlhf@0.11.2:{name}" for name in ("ppo", "gspo")),
     *(f"skyrl@0.3.0:{name}" for name in ("regular", "gspo", "gspo,loss_reduction=sequence_mean")),
     *(f"areal@1.0.4:{name}" for name in ("ppo", f"ppo,{SEQUENCE}", "sapo")),
@@ -40,17 +43,21 @@ More words: [glossary.md](glossary.md).
 
 - **loss**: as on the command line. What is not set is as in the framework's own defaults.
 - **it is**: the published loss. *like X*: X is the nearest, and *first difference* says what is not as in X. Its clip
-  range, SAPO's temperatures and FSPO's band are taken from the measurement, so they are no difference.
+  range, SAPO's temperatures and FSPO's band are taken from the measurement, so they are no difference. Other constants
+  are the published ones: VL Norm's alpha, VESPO's kernel, the limits of DPPO, DRO's beta, KL-Cov's share.
 - **p**: on-policy, a response's summed |dL/dlogp| is proportional to |y|^p, measured on responses of 1, 3, 12, 24 and
   48 tokens in one batch. At p = 0 each response weighs the same, at p = 1 each token does.
 - **ratio**: what the importance ratio is taken over.
 - **zero beyond**: ratios at which the gradient vanishes, found by bisection: for advantage > 0 above, for advantage < 0
-  below, and after a comma for advantage < 0 above (dual clip). -: nowhere up to 2981.
+  below, and after a comma for advantage < 0 above (dual clip). -: nowhere up to 2981. DPPO's limit is one of
+  probabilities, so its ratios are those of the responses that were tried, and of no others.
 - **clipped**: shares without gradient among {RESPONSES} synthetic responses of {SHORTEST} to {WIDTH} tokens, half
   of them with advantage 1 and half with -1; log-ratios are normal, {TOKEN_SPREAD} a token plus {RESPONSE_SPREAD} that a
   response shares. A response is clipped if all its tokens are. It is a stated distribution, not a training run's:
   compare the column only between losses with equal ranges.
-- **what else**: padding, micro-batches, ranks, a KL term, the other responses of the update.
+- **what else**: padding, micro-batches, ranks, a KL term, the other responses of the update, which count as one group.
+  All but the clip range is measured on-policy, where KL-Cov's penalty is 0: that it depends on micro-batches is not
+  seen.
 """
 FOOT = """\
 OpenRLHF, SkyRL and AReaL are executed from their own source text without the packages around it. How their trainers

@@ -25,6 +25,8 @@ class Call:
         weights: importance weights of the rollout engine's mismatch, or None.
         responses, tokens: of the whole update, over all micro-batches and ranks.
         micro_batches, ranks: how many share the update.
+        lengths, signed: tokens and advantage of every response of the whole update, which here is one group.
+        first: number of this call's first response in the update.
     """
 
     log_prob: Tensor
@@ -37,6 +39,9 @@ class Call:
     tokens: int
     micro_batches: int = 1
     ranks: int = 1
+    lengths: tuple[int, ...] = ()
+    signed: tuple[float, ...] = ()
+    first: int = 0
 
 
 class Loss(Protocol):
@@ -91,7 +96,8 @@ class Batch:
         old = noise[:, : mask.shape[1]] + self.shift
         new = old if self.log_ratio is None else old + self.log_ratio
         advantages = torch.tensor(self.advantages, dtype=DTYPE)[:, None].expand(mask.shape).clone()
-        return Call(new.clone(), old, new - self.drift, advantages, mask, self.weights, len(mask), int(mask.sum()))
+        sizes = {"responses": len(mask), "tokens": int(mask.sum()), "lengths": self.lengths, "signed": self.advantages}
+        return Call(new.clone(), old, new - self.drift, advantages, mask, self.weights, **sizes)
 
 
 def gradient(loss: Loss, batch: Batch, splits: Sequence[Sequence[slice]] | None = None) -> Tensor:
@@ -109,7 +115,8 @@ def gradient(loss: Loss, batch: Batch, splits: Sequence[Sequence[slice]] | None 
             tensors = {
                 name: value[rows] for name, value in vars(whole).items() if isinstance(value, Tensor)
             }  # weights may be None
-            call = replace(whole, **tensors, micro_batches=len(rank), ranks=len(splits))
+            first = rows.indices(whole.responses)[0]
+            call = replace(whole, **tensors, micro_batches=len(rank), ranks=len(splits), first=first)
             parts.append(loss.gradient(call) / len(splits))
     return torch.cat(parts)
 

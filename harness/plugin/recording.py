@@ -62,9 +62,11 @@ def response_rows(config: ActorConfig, log_prob: torch.Tensor, data: TensorDict)
         data: the micro-batch as verl hands it to the loss.
 
     What a column means for other losses than PPO's: ``out_of_range_*``: geo_mean's range is of log-ratios, fspo's of
-    exp(S) at the response's length, cispo's has no lower end, sapo has none (NaN). ``clipped``: derivative 0, so
-    always 0 for cispo and, but for underflow, for sapo. ``effective_ratio``: the derivative over its on-policy value,
-    which makes it geo_mean's mean ratio, cispo's bounded ratio and the slope of sapo's gate times the ratio.
+    exp(S) at the response's length, cispo's has no lower end; sapo, vespo, dro, gpg and kl_cov have none, and dppo's
+    is of probabilities (NaN). ``clipped``: derivative 0, so always 0 for cispo, dro, gpg and kl_cov and, but for
+    underflow, for sapo and vespo. ``effective_ratio``: the derivative over its on-policy value, which makes it
+    geo_mean's mean ratio, cispo's bounded ratio, the slope of sapo's gate times the ratio, vespo's kernel and gpg's
+    1. The weight that vl_norm and balanced give a response is in ``gradient_weight`` alone.
 
     A padding row (verl fills up a batch that is not divisible) has an empty response mask, hence ``tokens`` 0.
     """
@@ -103,7 +105,7 @@ def response_rows(config: ActorConfig, log_prob: torch.Tensor, data: TensorDict)
         "gradient_weight": (gradient.abs().sum(-1) / float(data["dp_size"])).tolist(),
         "response_hash": [crc32(ids.cpu().numpy().tobytes()) for ids in data["responses"].unbind()],
     }
-    if "entropy" in padded:  # verl skips it where it takes the rollout's log-probabilities as the old ones
+    if "entropy" in padded:  # not from another rollout than ours where verl bypasses the old log-probabilities
         columns["entropy"] = (padded["entropy"] * per_token).sum(-1).tolist()
     if "rollout_log_probs" in padded:
         columns["rollout_logprob_diff"] = ((old_log_prob - padded["rollout_log_probs"]) * per_token).sum(-1).tolist()

@@ -28,7 +28,7 @@ from harness.estimate.cost import training
 from harness.losses.registry import register_losses, spec_of
 from harness.losses.spec import clip_range
 from harness.plugin import metrics as own
-from harness.plugin import probe, texts
+from harness.plugin import probe, response_weights, texts
 from harness.plugin.recording import ROWS, RecordingLoss
 from harness.run.checkpoints import checkpoints, complete, drop_checkpoints, ensure_room
 from harness.run.merge import PLAIN
@@ -101,6 +101,9 @@ class RecordingTrainer(PPOTrainerSync):
         super()._save_checkpoint()
         complete(self.run_dir.checkpoints / f"global_step_{self.global_steps}")
         drop_checkpoints(self.run_dir, self.global_steps, self.config.trainer.max_actor_ckpt_to_keep)
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        return response_weights.add(super()._compute_advantage(batch, metrics), self.config.actor_rollout_ref.actor)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         if not self.recording:

@@ -84,6 +84,20 @@ def test_workers_that_are_forks_learn_what_plain_ones_learn(one_rank, tmp_path):
         pd.testing.assert_frame_equal(rows(run, step), rows(one_rank, step), check_exact=True)
 
 
+@pytest.mark.parametrize("experiment", ["mini_dense"])
+def test_other_tasks_train(tmp_path, experiment):
+    """Trainer and rollout agree, responses have lengths of their own, and some are right."""
+    train(tmp_path, f"experiment={experiment}", "algo=luspo", *SHORT)
+    (run,) = find_runs(tmp_path)
+    for step in (1, 2):
+        frame = rows(run, step)
+        assert len(frame) == 128
+        assert frame["rollout_logprob_diff"].abs().max() < 1e-3
+        assert (frame.loc[frame["update"] == 1, "log_ratio"].abs() < 1e-5).all()
+        assert frame["tokens"].nunique() >= 15
+        assert 0 < frame["accuracy"].mean() < 1
+
+
 def test_error_in_the_rollout_is_the_reason_that_the_user_reads(tmp_path):
     done = train(tmp_path, "algo=gspo", *SHORT, "data.max_prompt_length=4", ok=False)
     assert "more than data.max_prompt_length=4" in done.stdout
@@ -95,7 +109,7 @@ def test_error_in_the_rollout_is_the_reason_that_the_user_reads(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["algo=nope"], "algo=nope: no such algo; there are cispo"),
+        (["algo=nope"], "algo=nope: no such algo; there are balanced"),
         (["actor_rollout_ref.actor.ppo_mini_batch_size=5"], "nearest that do: 4 or 8"),
         (["actor_rollout_ref.actor.grad_clip=0.5"], "optim.clip_grad"),
         (["actor_rollout_ref.model.path=/no/such/model"], "/no/such/model: no such folder"),

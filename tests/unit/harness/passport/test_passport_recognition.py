@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.passport.adapters import LocalLoss, find
+from harness.passport.adapters import LocalLoss, find, of_actor
 from harness.passport.formulas import FORMULAS, Parameters
-from harness.passport.frameworks import verl
 from harness.passport.measure import measure, parameters_of
 from harness.passport.naming import judge, nearest
 
@@ -34,13 +33,15 @@ ALGOS = {  # conf/algo -> the formula, and the one term in which verl's implemen
     "grpo": ("grpo", ""), "grpo_sum": ("dr_grpo", ""), "gspo": ("gspo", ""), "luspo": ("luspo", ""),
     "luspo_norm": ("luspo", "scale"), "dr_grpo": ("dr_grpo", ""), "dapo_loss": ("dapo", ""), "gmpo": ("gmpo", "micro"),
     "sapo": ("sapo", ""), "cispo": ("cispo", ""), "fspo": ("fspo", ""),
+    "vl_norm": ("vl_norm", ""), "balanced": ("balanced", ""), "vespo": ("vespo", ""), "dro": ("dro", ""),
+    "dppo_tv": ("dppo_tv", ""), "dppo_kl": ("dppo_kl", ""), "kl_cov": ("kl_cov", ""), "gpg": ("reinforce", ""),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("algo", ALGOS)
 def test_this_projects_losses_are_the_papers(actor: Callable[..., Any], algo: str) -> None:
     key, term = ALGOS[algo]
-    loss = LocalLoss(algo, verl.of_config(actor(f"algo={algo}")))
+    loss = LocalLoss(algo, of_actor(actor(f"algo={algo}")))
     verdict = nearest(loss, measure(loss))
     assert (verdict.formula.key, [difference.term for difference in verdict.differences]) == (
         key,
