@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config, Qwen3MoeConfig
 
 from harness.plugin.sampling import SamplingParams, response_seed
 
@@ -22,6 +22,9 @@ def small_model(kind: str, tied: bool = False) -> Any:
     config = {
         "qwen2": lambda: Qwen2Config(**rotary),
         "llama": lambda: LlamaConfig(**rotary),
+        "qwen3_moe": lambda: Qwen3MoeConfig(
+            num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, head_dim=8, **rotary
+        ),
         "gpt2": lambda: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **common),
     }[kind]()
     with torch.random.fork_rng():

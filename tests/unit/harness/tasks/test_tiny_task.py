@@ -214,10 +214,9 @@ def test_training_learns_how_a_response_begins(tmp_path):
 
 
 def test_learning_rate():
-    from harness.tasks.tiny.base_model import learning_rate_factor
+    from harness.tasks.supervised import Schedule, learning_rate_factor
 
-    recipe = tiny.recipe("tiny", 0)
-    factors = [learning_rate_factor(recipe, step) for step in range(1000)]
+    factors = [learning_rate_factor(Schedule(), step) for step in range(1000)]
     assert factors[0] == pytest.approx(1 / 50)
     assert factors[49] == factors[50] == 1.0
     assert factors[525] == pytest.approx((1 + 0.05) / 2)  # half-way down the cosine
