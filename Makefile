@@ -1,6 +1,7 @@
 # make            this help
 # Variables:      ALGOS=gspo,luspo SEEDS=0,1,2 EXPERIMENT=tiny STEPS=60 JOBS=2 SWEEP=factorial LAUNCHER=slurm ARGS="any.key=value ..."
 #                 UNTIL=decided MAX_SEEDS=20 CLAIM=luspo:gspo   new seeds only while the comparison is undecided
+#                 CLAIMS=my_claims.yaml BASELINE=gspo            claims of your own, and what every arm is compared with
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -22,6 +23,10 @@ LAUNCHER ?=
 UNTIL ?=
 MAX_SEEDS ?=
 CLAIM ?=
+# A file of claims of your own (docs/claims.md): what `make report` decides, and what UNTIL=decided waits for.
+CLAIMS ?=
+# The arm that `make report` compares every other one with.
+BASELINE ?=
 # Empty: as many runs side by side as cores and memory allow.
 JOBS ?=
 BENCHMARK ?= tiny_easy,tiny_hard
@@ -49,8 +54,9 @@ $(VENV)/.done: pyproject.toml
 
 sweep: setup  ## train every algorithm of ALGOS with every seed of SEEDS, then a table and the curves
 	$(PY) -m $(if $(UNTIL),sweeps run $(or $(SWEEP),decided) until=$(UNTIL) $(addprefix max_seeds=,$(MAX_SEEDS)) \
-	  $(addprefix claim=,$(subst $(comma), ,$(CLAIM))),$(if $(MAX_SEEDS)$(CLAIM),$(error MAX_SEEDS and CLAIM need \
-	  UNTIL=decided))harness.train -m $(if $(SWEEP),sweep=$(SWEEP))) experiment=$(EXPERIMENT) $(if $(ALGOS),algo=$(ALGOS)) \
+	  $(addprefix claim=,$(subst $(comma), ,$(CLAIM))) $(addprefix claims=,$(CLAIMS)),$(if \
+	  $(MAX_SEEDS)$(CLAIM),$(error MAX_SEEDS and CLAIM need UNTIL=decided))harness.train -m $(if \
+	  $(SWEEP),sweep=$(SWEEP)) $(addprefix harness.claims=,$(CLAIMS))) experiment=$(EXPERIMENT) $(if $(ALGOS),algo=$(ALGOS)) \
 	  seed=$(SEEDS) $(if $(STEPS),trainer.total_training_steps=$(STEPS)) $(if $(LAUNCHER),hydra/launcher=$(LAUNCHER)) \
 	  $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
 
@@ -61,8 +67,9 @@ smoke: setup  ## try EXPERIMENT out: two steps of each algorithm, in results/smo
 doctor: setup  ## would a run of EXPERIMENT start here? one line for each check, with the remedy
 	$(PY) -m harness.doctor experiment=$(EXPERIMENT) $(ARGS)
 
-report: setup  ## the answer, figures and tables of EXPERIMENT (or several, or reference/tiny) into results/reports; CONTRAST=luspo:gspo
-	$(PY) -m analysis $(RUNS) --name $(NAME) $(addprefix --contrast ,$(subst $(comma), ,$(CONTRAST))) $(ARGS)
+report: setup  ## the answer, figures and tables of EXPERIMENT (or several, or reference/tiny) into results/reports; CONTRAST=luspo:gspo BASELINE=gspo CLAIMS=my_claims.yaml
+	$(PY) -m analysis $(RUNS) --name $(NAME) $(addprefix --contrast ,$(subst $(comma), ,$(CONTRAST))) \
+	  $(addprefix --claims ,$(CLAIMS)) $(if $(BASELINE),--baseline '$(BASELINE)') $(ARGS)
 
 notebook: setup  ## the same step by step: execute analysis/report.ipynb on RUNS and save it as HTML
 	@for runs in $(RUNS); do test -e $$runs || \

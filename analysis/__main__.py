@@ -3,14 +3,17 @@
     python -m analysis results/runs/tiny
     python -m analysis results/runs/tiny --only luspo --only gspo --x tokens
     python -m analysis verify results/runs/tiny
+    python -m analysis results/runs/mine --claims my_claims.yaml --baseline gspo
     python -m analysis power results/runs/tiny --claim C11
     python -m analysis audit table.csv
+    python -m analysis import mine trl_output --arm grpo --seed 3
     python -m analysis query "SELECT arm, avg(accuracy) FROM steps GROUP BY arm" results/runs/tiny
 
-Prints one row for each run, decides the paper's claims, draws every figure that the runs allow, and writes tables,
+Prints one row for each run, decides claims, draws every figure that the runs allow, and writes tables,
 report.json and one HTML page that opens offline. ``verify``: what is proved of runs. ``power``: how many seeds a claim
 needs, and what they cost. ``audit``: a printed table of results against its own cells. ``query``: SQL
-over every step and response. Needs neither torch nor verl.
+over every step and response. ``import``: run directories from the records of TRL, verl, W&B and others. Needs neither
+torch nor verl.
 """
 
 import argparse
@@ -20,6 +23,7 @@ from pathlib import Path
 
 from analysis.report import audit, power, verify
 from analysis.report.write import REPORTS, FigureOptions, write_report
+from analysis.runs import import_runs
 from analysis.runs.load import AnalysisError, load_runs
 from analysis.statistics.arms import X_AXES
 from analysis.statistics.selection import Choice
@@ -37,12 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             from analysis.report import query  # a database that nothing else needs
 
             return query.main(words[1:])
+        if words[:1] == ["import"]:
+            return import_runs.main(words[1:])
         args = _parser().parse_args(words)
         runs = load_runs(args.runs)
         print_summary(runs)
         name = args.name or "+".join(runs.runs["experiment"].unique())
         choice = Choice(args.varies, args.only, args.exclude)
-        write_report(runs, name, args.out, FigureOptions(args.x, args.smooth, args.paper_axes, choice, args.contrast))
+        view = FigureOptions(args.x, args.smooth, args.paper_axes, choice, args.contrast, args.baseline, args.claims)
+        write_report(runs, name, args.out, view)
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -70,8 +77,12 @@ def _parser() -> argparse.ArgumentParser:
                         "in which the runs may differ; may be repeated")  # fmt: skip
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="report only runs of this "
                         "name, arm or seed (tiny/luspo/seed=0, luspo, 'seed=*'); may be repeated")  # fmt: skip
-    parser.add_argument("--contrast", action="append", default=[], metavar="A:B", help="compare arm A with arm B: "
-                        "luspo:gspo (default: the paper's pairs, others with gspo); may be repeated")  # fmt: skip
+    parser.add_argument("--claims", type=Path, metavar="FILE", help="decide the claims of FILE (docs/claims.md; "
+                        "default: the paper's on its experiments, none on others)")  # fmt: skip
+    parser.add_argument("--baseline", default="", metavar="ARM", help="compare every other arm with this one (default: "
+                        "the pairs of the claims, others with their second arm; else the first arm)")  # fmt: skip
+    parser.add_argument("--contrast", action="append", default=[], metavar="A:B", help="compare arm A with arm B "
+                        "alone, such as mine:gspo; may be repeated")  # fmt: skip
     parser.add_argument("--exclude", action="append", default=[], metavar="NAME", help="leave out runs of this "
                         "name, arm or seed; may be repeated")  # fmt: skip
     return parser

@@ -47,7 +47,7 @@ def describe(
         | mathematics.versions()
         | {"python": platform.python_version()},
         "commit": commit(),
-        "claims": hash_of_claims(),
+        "claims": hash_of_claims(flat.get("harness.claims")),
         "hardware": hardware(),
     }
 
@@ -71,9 +71,16 @@ def refuse_other_settings(run: RunDir, manifest: dict[str, Any]) -> dict[str, An
     return old
 
 
-def hash_of_claims() -> str | None:
-    """The hash of the rules that decide claims, as they stand when the run starts; None without the file."""
-    return content_hash(CLAIMS) if CLAIMS.exists() else None
+def hash_of_claims(file: str | None = None) -> str | None:
+    """The hash of the rules that decide claims, as they stand when the run starts: of ``file``, else of the paper's.
+
+    None where the paper's file is not there. Raises ``ConfigError`` for another one that is not.
+    """
+    if not file:
+        return content_hash(CLAIMS) if CLAIMS.exists() else None
+    if not Path(file).is_file():
+        raise ConfigError(f"harness.claims={file}: no such file; give the path of a file of claims (docs/claims.md)")
+    return content_hash(Path(file))
 
 
 def _changed_files(old: dict[str, Any], new: dict[str, Any], key: str) -> str:

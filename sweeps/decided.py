@@ -45,6 +45,11 @@ def arms_of(trials: Sequence[Trial]) -> list[str]:
     return list(dict.fromkeys(trial.path.parent.name for trial in trials))
 
 
+def experiment_of(trials: Sequence[Trial]) -> str:
+    """The experiment of the trials, which are of one (``until``)."""
+    return trials[0].path.parents[1].name
+
+
 class UntilDecided:
     """Feeds a scheduler. trials: of every seed that may be trained; start: the seeds that are trained in any case.
 

@@ -4,11 +4,14 @@
 
 ``until=decided`` can be said of any named sweep of one experiment. ``seed`` are then the seeds to start from, and
 ``claim``, which may be repeated, the pairs of arms that are to be decided: without it those that a report compares.
+``claims=FILE`` is a file of claims in their place, whose primary ones are to be decided (docs/claims.md); every run
+keeps its hash.
 ``key=values`` replaces the values of a key of the grid, of any sweep.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,8 +20,8 @@ from harness.config import ConfigError
 from sweeps.definition import Sweep
 from sweeps.trials import SEED
 
-UNTIL, MAX_SEEDS, CLAIM = "until", "max_seeds", "claim"
-WORDS = (UNTIL, MAX_SEEDS, CLAIM)
+UNTIL, MAX_SEEDS, CLAIM, CLAIMS = "until", "max_seeds", "claim", "claims"
+WORDS = (UNTIL, MAX_SEEDS, CLAIM, CLAIMS)
 DECIDED = "decided"  # the one thing that a sweep can wait for
 EXPERIMENT = "experiment"
 FIRST_LOOK = 3  # seeds; the rule's own, ``analysis.statistics.sequential`` (a test compares them)
@@ -34,9 +37,10 @@ def adjusted(sweep: Sweep, overrides: Sequence[str]) -> tuple[Sweep, list[str]]:
     """
     split = [(word, *word.partition("=")[::2]) for word in overrides]
     grid = {key: _values(word, value) for word, key, value in split if key in sweep.grid and value}
-    asked: dict[str, Any] = {key: value for _, key, value in split if key in (UNTIL, MAX_SEEDS)}
+    asked: dict[str, Any] = {key: value for _, key, value in split if key in (UNTIL, MAX_SEEDS, CLAIMS)}
     claims = [value for _, key, value in split if key == CLAIM]
     rest = [word for word, key, value in split if not value or key not in (*sweep.grid, *WORDS)]
+    rest += [f"harness.claims={Path(value).resolve()}" for _, key, value in split if key == CLAIMS]
     sweep = _with_grid(sweep, grid)
     if UNTIL in asked and asked[UNTIL] != DECIDED:
         raise ConfigError(f"until={asked[UNTIL]}: a sweep can wait for one thing only, until={DECIDED}")
@@ -51,7 +55,9 @@ def adjusted(sweep: Sweep, overrides: Sequence[str]) -> tuple[Sweep, list[str]]:
 def _until(sweep: Sweep, asked: dict[str, Any]) -> Sweep:
     unknown = [key for key in asked if key not in WORDS]
     if unknown:
-        raise ConfigError(f"sweep {sweep.name}: until.{unknown[0]}: no such key; there are {MAX_SEEDS}, {CLAIM}")
+        raise ConfigError(
+            f"sweep {sweep.name}: until.{unknown[0]}: no such key; there are {MAX_SEEDS}, {CLAIM}, {CLAIMS}"
+        )
     experiments = sweep.grid.get(EXPERIMENT, [])
     if len(experiments) > 1:
         raise ConfigError(
@@ -75,7 +81,11 @@ def _until(sweep: Sweep, asked: dict[str, Any]) -> Sweep:
         raise ConfigError(
             f"sweep {sweep.name}: until.{CLAIM} must be pairs of arms, such as [luspo:gspo], not {claims!r}"
         )
+    file = asked.get(CLAIMS, "")
+    if not isinstance(file, str) or (file and claims):
+        raise ConfigError(f"sweep {sweep.name}: give one of {CLAIM}, pairs of arms, and {CLAIMS}, a file of claims")
     until = {"start": seeds[: max(len(start), FIRST_LOOK)], MAX_SEEDS: int(most), CLAIM: claims}
+    until |= {CLAIMS: file} if file else {}
     name = "-".join([sweep.name, *map(str, experiments)])
     return replace(sweep, name=name, grid={**sweep.grid, SEED: seeds}, until=until)
 

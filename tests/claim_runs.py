@@ -8,10 +8,10 @@ import numpy as np
 from fake_runs import write_run
 
 from analysis import load_runs
-from analysis.statistics.claim_file import load_claims
+from analysis.paper.claims import paper_claims
 from analysis.statistics.claims import Result, evaluate
 
-CLAIMS = load_claims()
+CLAIMS = paper_claims()
 STEPS = 20
 ONES = np.ones(STEPS)
 LONGER = [1.5, 1.55, 1.45, 1.6, 1.5]

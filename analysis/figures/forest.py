@@ -30,11 +30,12 @@ PANELS = {  # outcome -> (its title, x label, where there is no effect)
 }
 
 
-def forest(comparisons: Sequence[Mapping[str, Any]], margins: Mapping[str, float]) -> Figure:
+def forest(comparisons: Sequence[Mapping[str, Any]], margins: Mapping[str, float], repeated: bool = False) -> Figure:
     """One row for each pair of ``comparisons`` (records of ``analysis.statistics.comparison``), a mark for each basis
     with its interval, a panel for each outcome. Grey: effects smaller than the margin of their unit.
 
-    A record without a value is left out, one without an interval is a mark alone.
+    A record without a value is left out, one without an interval is a mark alone. repeated: whether the intervals allow
+    for looking after every seed.
     """
     pairs = list(dict.fromkeys(tuple(record["arms"]) for record in comparisons if record["n"]))
     height = TOP + ROW * len(pairs) + BOTTOM
@@ -49,7 +50,8 @@ def forest(comparisons: Sequence[Mapping[str, Any]], margins: Mapping[str, float
         if at:
             ax.set_yticklabels([])
     legend_above(figure.axes, *figure.axes[0].get_legend_handles_labels())
-    said = ["Mark: mean over seeds; line: 95 % interval; grey: too small to matter."]
+    line = "repeated 95 % interval" if repeated else "95 % interval, of one test"
+    said = [f"Mark: mean over seeds; line: {line}; grey: too small to matter."]
     if any(record["low"] is not None and record["low"] == record["high"] for record in comparisons if record["n"]):
         said.append("A line without length: the same difference for every seed.")
     write_common_caption(figure.axes, said)

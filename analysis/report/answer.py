@@ -1,23 +1,33 @@
 """The answer first: what was compared and what came out, in two or three full sentences for each two losses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from analysis.report.numbers import Report
 from analysis.statistics.arms import MIN_T_RUNS
-from analysis.statistics.claims import three_digits
-from analysis.statistics.comparison import LESS, MARGINS, MORE, SAME, UNTESTED
+from analysis.statistics.claim_file import three_digits
+from analysis.statistics.comparison import AT_EQUAL, LESS, MARGINS, MORE, OUTCOMES, SAME, UNTESTED
 
-KNOWN = ("grpo", "gspo", "luspo", "gmpo", "sapo", "cispo", "fspo")  # written in capitals in their papers
+KNOWN = ("grpo", "gspo", "luspo", "gmpo", "sapo", "cispo", "fspo", "vespo", "dro", "gpg")  # so written in their papers
 EQUAL = {  # the bases of a comparison, in the words of a reader
     "config-matched": "equal numbers of steps",
     "token-matched": "equal numbers of tokens",
     "movement-matched": "equal movement of the policy (summed KL)",
 }
+CLAIMED = {  # (outcome, basis) -> the quantity and window of a claim about the same number
+    (outcome, basis): (quantity + suffix, window)
+    for outcome, (quantity, window, _) in OUTCOMES.items()
+    for basis, suffix in AT_EQUAL.items()
+}
 BASIS = {basis: f"after {words}" for basis, words in EQUAL.items()}
 REPEATED = (
     "Seeds were added until this was decided, so these are repeated confidence intervals: wider, so that those of all "
-    "looks hold together. The intervals of claims, arms and curves are not adjusted for the looks."
+    "looks hold together."
+)
+NOT_ADJUSTED = "Seeds were added until a comparison was decided; {} not adjusted for that."
+UNPROVED = (
+    "Imported runs are among these, and nothing proves that they are matched: a difference may come from anything else "
+    "that differs between them."
 )
 Records = Mapping[str, Report]  # the comparisons of one outcome, by basis
 
@@ -29,11 +39,24 @@ def answer(report: Report, experiment: str) -> list[str]:
         return []
     (first, second), records = next(iter(pairs.items()))
     repeated = bool(report["experiments"][experiment].get("repeated"))
-    said = [_length(first, second, records["response length"], 100 * report["level"], repeated)]
+    unproved = [UNPROVED] * bool(report["experiments"][experiment].get("comparability", {}).get("imported"))
+    holm = {key: _corrected(report, experiment, (first, second), quantity) for key, quantity in CLAIMED.items()}
+    said = [_length(first, second, records["response length"], 100 * report["level"], repeated, holm)]
     if _first(records["response length"])["verdict"] == UNTESTED:  # nothing else is worth a word
-        return said
-    said += [_accuracy(first, second, records["accuracy"]), *_others(dict(list(pairs.items())[1:]))]
-    return [*said, REPEATED] if repeated else said
+        return said + unproved
+    said += [_accuracy(first, second, records["accuracy"], holm), *_others(dict(list(pairs.items())[1:]))]
+    return [*said, *[REPEATED] * repeated, *unproved]
+
+
+def intervals(report: Report, experiment: str) -> str:
+    """What the intervals of the answer and its picture are."""
+    level, content = f"{100 * report['level']:g} %", report["experiments"][experiment]
+    if content.get("repeated"):
+        return f"{NOT_ADJUSTED.format('bands of curves and intervals of single losses are')} Those are {level} each."
+    text = f"Each interval is {level}, Student's t over seeds, not corrected for several tests"
+    if any(result["primary"] and result["experiment"] == experiment for result in report["claims"]):
+        text += " unless it is called Holm's; the primary claims below have both"
+    return f"{text}."
 
 
 def compared(content: Report) -> dict[tuple[str, str], dict[str, dict[str, Report]]]:
@@ -55,6 +78,8 @@ def conditions(report: Report, experiment: str) -> str:
     text = f"{_listed(arms)}, finished runs in brackets; {steps} steps, {where}."
     same, matched = content["comparability"]["same_start"], content["comparability"]["matched"]
     if not matched:
+        if content["comparability"].get("imported"):
+            return f"{text} That they are matched {content['comparability']['why_not'].removeprefix('not matched: ')}."
         return f"{text} Not matched: {content['comparability']['why_not']}."
     declared = content["comparability"]["varies"]
     but = f"but the loss and {', '.join(declared)} " if declared else "but the loss "
@@ -87,7 +112,28 @@ def _first(records: Records) -> Report:
     return records.get("config-matched") or next(iter(records.values()))
 
 
-def _length(first: str, second: str, records: Records, level: float, repeated: bool = False) -> str:
+def _corrected(report: Report, experiment: str, pair: tuple[str, str], quantity: tuple[str, str]) -> Report:
+    """The primary claim about the same number, which has another interval of it: Holm's; {} without one.
+
+    Nor where intervals are repeated ones: Holm's does not allow for the looks, and is wider or not by chance.
+    """
+    if report["experiments"][experiment].get("repeated"):
+        return {}
+    for result in report["claims"]:
+        same = result["experiment"] == experiment and (result["quantity"], result["window"]) == quantity
+        corrected = result["low"] is not None and result["level"] != report["level"]
+        if same and corrected and tuple(result["arms"]) == pair and result["n"] and not result["against"]:
+            return result
+    return {}
+
+
+def _holm(claim: Report, text: Callable[[float], str]) -> str:
+    return f"; Holm's for claim {claim['id']} {text(claim['low'])} to {text(claim['high'])}" if claim else ""
+
+
+def _length(
+    first: str, second: str, records: Records, level: float, repeated: bool, holm: Mapping[tuple[str, str], Report]
+) -> str:
     record = _first(records)
     times, n = three_digits(record["estimate"]), record["n"]
     if record["verdict"] == UNTESTED and repeated:
@@ -110,10 +156,11 @@ def _length(first: str, second: str, records: Records, level: float, repeated: b
     }.get(verdict, f"Whether {one}'s responses are longer than {other}'s is undecided")
     kind = "repeated interval" if repeated else "interval"
     between = f"{level:g} % {kind} {three_digits(record['low'])} to {three_digits(record['high'])}, {n} seeds"
+    between += _holm(holm["response length", record["basis"]], three_digits)
     return f"{head}: at the end of training they are {times} times as long ({between})."
 
 
-def _accuracy(first: str, second: str, records: Records) -> str:
+def _accuracy(first: str, second: str, records: Records, holm: Mapping[tuple[str, str], Report]) -> str:
     """On every basis, headed by what they agree or disagree on."""
     tested = {basis: one for basis, one in records.items() if one["verdict"] != UNTESTED}
     if not tested:
@@ -128,7 +175,10 @@ def _accuracy(first: str, second: str, records: Records) -> str:
         head = f"{named(first)} is {'more' if MORE in verdicts else 'less'} accurate{always}"
     else:
         head = "These runs do not decide which is more accurate"
-    text = ", ".join(f"{shown(one, points)} {BASIS[basis]}" for basis, one in tested.items())
+    text = ", ".join(
+        f"{shown(one, points)} {BASIS[basis]}" + _holm(holm["accuracy", basis], points).replace("; ", " (", 1)
+        + ")" * bool(holm["accuracy", basis]) for basis, one in tested.items()
+    )  # fmt: skip
     return f"{head}. {named(first)}'s training accuracy minus {named(second)}'s, in percentage points: {text}."
 
 

@@ -12,14 +12,15 @@ def comparability_table(report: Report, experiment: str) -> Table:
     content = report["experiments"][experiment]["comparability"]
     same = content["same_start"]
     rows = [
-        ("matched in all that is not treatment", "yes" if content["matched"] else f"NO: {content['why_not']}"),
+        ("matched in all that is not treatment", _matched(content)),
         ("declared to differ", ", ".join(content["varies"]) or "nothing"),
-        ("fingerprints", "; ".join(f"{name}: {', '.join(arms)}" for name, arms in content["fingerprints"].items())),
+        ("fingerprints", "; ".join(f"{of or 'none'}: {', '.join(a)}" for of, a in content["fingerprints"].items())),
         (
             "same first responses",
             f"{same['equal']} of {same['pairs']} pairs of runs of one seed" if same["pairs"] else "not recorded",
         ),
     ]
+    rows += _stated(content["stated"]) if content.get("stated") else []
     for key, values in content["treatment"].items():
         rows.append((f"treatment: {key}", ", ".join(f"{arm} {value}" for arm, value in values.items())))
     for kind in ("commit", "versions", "hardware"):
@@ -28,9 +29,40 @@ def comparability_table(report: Report, experiment: str) -> Table:
             rows.append((kind if kind == name else f"{kind}: {name}", " | ".join(values) + differ))
     notes = (
         "Not matched, because the losses differ in it: the clip range, the size of the gradient, tokens spent.",
-        *(f"{name}: {text}." for name, text in BASES.items()),
+        *(f"{name}: {text}." for name, text in ({} if content.get("imported") else BASES).items()),
     )
     return Table(f"matching_{experiment}", f"Comparability of {experiment}", ("what", "found"), tuple(rows), notes)
+
+
+def imported_tables(report: Report, experiment: str) -> list[Table]:
+    """What was read of the files of each imported run; [] without one."""
+    rows = []
+    for run, found in report["experiments"][experiment]["comparability"].get("imported", {}).items():
+        files = [f"{file['file']}: SHA-256 {file['sha256']}" for file in found.get("files", [])]
+        files += found.get("where", [])
+        used = [
+            ours if theirs == [ours] else f"{ours} from {', '.join(theirs)}"
+            for ours, theirs in found.get("used", {}).items()
+        ]
+        axis = f"{found.get('step')}" + (f", {found['per_step']} are one" if found.get("per_step", 1) > 1 else "")
+        rows.append(
+            (
+                run,
+                str(found.get("framework", "")),
+                "; ".join(files),
+                f"{found.get('rows')} rows, {found.get('steps')} steps by {axis}, {found.get('repeated')} repeated",
+                "; ".join(used),
+                ", ".join(found.get("unknown", [])),
+                "; ".join(found.get("notes", [])),
+            )
+        )
+    notes = (
+        "Made by `python -m analysis import` from these files, which say no more than this. A run of this kind is "
+        "never counted as matched, and no claim is decided with it.",
+    )
+    columns = ("run", "made by", "files", "read", "taken", "not known", "remarks")
+    title = f"Imported runs of {experiment}"
+    return [Table(f"imported_{experiment}", title, columns, tuple(rows), notes)] if rows else []
 
 
 def verification_table(report: Report, experiment: str) -> Table:
@@ -63,6 +95,26 @@ def attrition_table(report: Report, experiment: str) -> Table:
     )
     columns = ("arm", "started", *OUTCOMES, "which")
     return Table(f"attrition_{experiment}", f"Runs that were started on {experiment}", columns, tuple(rows), notes)
+
+
+def _matched(content: Report) -> str:
+    if content["matched"]:
+        return "yes"
+    return str(content["why_not"]) if content.get("imported") else f"NO: {content['why_not']}"
+
+
+def _stated(told: Report) -> list[tuple[str, str]]:
+    """What imported runs state of their settings, held against the others."""
+    differ = {
+        key: " | ".join(f"{value}: {', '.join(runs)}" for value, runs in by_value.items())
+        for key, by_value in (told["differ"] | told["treatment"]).items()
+    }
+    equal = ", ".join(f"{key} {value}" for key, value in told["equal"].items())
+    return [
+        ("stated by all, and equal", equal or "nothing"),
+        *((f"stated, and not equal: {key}", values) for key, values in differ.items()),
+        ("stated by some, so not to be compared", ", ".join(told["partly"]) or "nothing"),
+    ]
 
 
 def _some(subjects: list[str]) -> str:

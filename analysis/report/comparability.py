@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
+from analysis.runs.foreign import imported, statements
 from analysis.runs.load import AnalysisError, Runs
-from analysis.statistics.matched import require_matched
+from analysis.statistics.matched import require_matched, unproved
 
 KINDS = ("versions", "hardware")  # of the manifest: what may differ between matched runs, and is shown
 
@@ -16,12 +17,13 @@ def comparability(runs: Runs, varies: Sequence[str] = ()) -> dict[str, Any]:
     matched, why_not: ``require_matched``. fingerprints: fingerprint -> arms. treatment: key -> arm -> value, of the
     treatment keys in which the arms differ (all others are equal). same_start: pairs of runs of one seed whose first
     responses are recorded, and how many of them have the same. versions, hardware: what differs within the experiment,
-    and the rest as it is. commit: of this project, with a + for a changed tree. varies: keys that were declared to
-    differ.
+    and the rest as it is. imported: run -> what was read of which files, of runs that are (``import_runs``), which are
+    never matched; stated: ``statements`` of them. commit: of this project, with a + for a changed tree. varies: keys
+    that were declared to differ.
     """
     try:
         require_matched(runs, varies)
-        why_not = ""
+        why_not = unproved(runs)
     except AnalysisError as error:
         why_not = str(error)
     fingerprints: dict[str, list[str]] = {}
@@ -37,6 +39,8 @@ def comparability(runs: Runs, varies: Sequence[str] = ()) -> dict[str, Any]:
         "fingerprints": fingerprints,
         "treatment": _differing(treatments),
         "same_start": {"pairs": pairs, "equal": equal},
+        "imported": {run: runs.manifests[run].get("imported", {}) for run in imported(runs)},
+        "stated": statements(runs),
         "commit": _by_value({"commit": runs.manifests[run].get("commit") or "unknown"} for run in runs.runs["run"]),
         **{kind: _by_value(runs.manifests[run].get(kind, {}) for run in runs.runs["run"]) for kind in KINDS},
     }

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.paper.claims import claims_for
 from analysis.report.answer import named, points, shown
-from analysis.report.numbers import DEFAULT_RULES, json_ready
+from analysis.report.numbers import json_ready
 from analysis.runs.load import AnalysisError, load_runs
-from analysis.statistics.claim_file import load_claims
-from analysis.statistics.claims import three_digits
+from analysis.statistics.claim_file import NO_CLAIMS, Claim, Claims, three_digits
 from analysis.statistics.comparison import LESS, MARGINS, MORE, OPEN, SAME, UNTESTED, chosen_pairs
 from analysis.statistics.pairs import experiment_runs
-from analysis.statistics.sequential import FIRST_LOOK, Look, Plan, looks
+from analysis.statistics.quantities import BENCHMARKS, COUNTS_FAILURES
+from analysis.statistics.sequential import FIRST_LOOK, Look, Plan, looks, planned
 
 MOST_SAID = 3  # open comparisons of which the sentence has the interval
 NAMES = {"response length": "length", "accuracy": "accuracy"}
@@ -21,22 +22,32 @@ REPEATED = "repeated confidence intervals, {level:g} % for all looks and compari
 
 @dataclass(frozen=True)
 class Decision:
-    """The rule of one sweep, and what it says of runs."""
+    """The rule of one sweep, and what it says of runs. claims: for the windows of its experiment."""
 
     plan: Plan
+    claims: Claims = NO_CLAIMS
 
     @classmethod
-    def of(cls, arms: Sequence[str], asked: Sequence[str], max_seeds: int) -> "Decision":
-        """The rule for these arms at the level of claims.yaml; asked: pairs such as luspo:gspo, else those of a report.
+    def of(
+        cls, arms: Sequence[str], asked: Sequence[str], max_seeds: int, experiment: str = "", file: str = ""
+    ) -> "Decision":
+        """The rule for these arms of an experiment, at the level of its claims.
 
-        Raises ``AnalysisError`` for what cannot be compared.
+        file: of claims, whose primary ones that compare two arms (without any, all that do) are to be decided. Else
+        asked: pairs such as luspo:gspo, else those that a report compares. Raises ``AnalysisError`` for what cannot be
+        compared.
         """
         if len(arms) < 2:
             raise AnalysisError(f"a decision is between two arms, and this sweep has only {', '.join(arms)}")
         for claim in asked:
             if strange := [arm for arm in claim.split(":") if arm not in arms]:
                 raise AnalysisError(f"claim={claim}: no arm {strange[0]!r} in this sweep; there are {', '.join(arms)}")
-        return cls(Plan(tuple(dict.fromkeys(chosen_pairs(arms, asked))), max_seeds, load_claims().level))
+        claims = claims_for([experiment], Path(file) if file else None)
+        if file:
+            return cls(Plan.of_claims(_to_decide(claims, experiment, arms), max_seeds, claims.level), claims)
+        first = claims.pairs if claims.decides(experiment) else ()
+        pairs = chosen_pairs(arms, asked, first, claims.baselines)
+        return cls(Plan(tuple(dict.fromkeys(pairs)), max_seeds, claims.level), claims)
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
@@ -53,10 +64,14 @@ class Decision:
         """What is to be decided, when it is looked at, and what ends it."""
         pairs = ", ".join(f"{first}:{second}" for first, second in self.pairs)
         margins = f"{100 * (MARGINS['ratio'] - 1):.0f} % of length, {MARGINS['points']:g} point of accuracy"
+        what, when = f"{pairs}, in length and accuracy", f"the margin ({margins})"
+        if self.plan.claims:
+            names = "; ".join(claim.name for claim in self.plan.claims)
+            what, when = f"{names}, claims of {self.claims.file} ({pairs})", "the delta of the claim"
         return (
-            f"until decided: {pairs}, in length and accuracy; a look after each seed from number {FIRST_LOOK} on, at "
-            f"most {self.plan.max_seeds} seeds. A comparison is decided once its interval excludes no effect, or lies "
-            f"within the margin ({margins}); {REPEATED.format(level=100 * self.plan.level)}"
+            f"until decided: {what}; a look after each seed from number {FIRST_LOOK} on, at most "
+            f"{self.plan.max_seeds} seeds. A comparison is decided once its interval excludes no effect, or lies "
+            f"within {when}; {REPEATED.format(level=100 * self.plan.level)}"
         )
 
     def judge(self, paths: Sequence[Path], seeds: Sequence[int]) -> dict[str, Any]:
@@ -78,17 +93,34 @@ class Decision:
         return {"looks": records, "stop": stop, "text": _sentence(records, self.plan, stop, len(seeds), last)}
 
     def _looks(self, paths: Sequence[Path], seeds: Sequence[int]) -> list[Look]:
-        runs, claims = load_runs(paths).trained(), load_claims()
+        runs = load_runs(paths).trained()
         (experiment,) = set(runs.runs["experiment"])
-        rules = claims.rules[claims.experiments.get(experiment, {}).get("rules", DEFAULT_RULES)]
-        return looks(experiment_runs(runs, rules), self.plan, seeds)
+        return looks(experiment_runs(runs, self.claims.rules_of(experiment)), self.plan, seeds)
+
+
+def _to_decide(claims: Claims, experiment: str, arms: Sequence[str]) -> list[Claim]:
+    """The claims of a file that a sweep of these arms can decide seed by seed, with the rules of its experiment."""
+    about = [
+        claim
+        for claim in claims.rows
+        if claims.decides(experiment) and experiment in (claim.experiments or [experiment])
+    ]
+    fit = [claim for claim in about if len(claim.arms) == 2 and claim.quantity not in (*COUNTS_FAILURES, BENCHMARKS)]
+    chosen = [claim for claim in fit if claim.primary] or fit
+    if not chosen:
+        raise AnalysisError(f"{claims.file}: no claim compares two arms seed by seed in {experiment} (docs/claims.md)")
+    for claim in chosen:
+        if strange := [arm for arm in claim.arms if arm not in arms]:
+            raise AnalysisError(
+                f"{claims.file}:{claim.id}: no arm {strange[0]!r} in this sweep; there are {', '.join(arms)}"
+            )
+    return [planned(claim, claims, experiment) for claim in chosen]
 
 
 def _record(look: Look, plan: Plan) -> dict[str, Any]:
-    pairs = [pair for pair in plan.pairs for _ in range(len(look.effects) // len(plan.pairs))]
     compared = [
-        {**effect.record(), "arms": list(pair), "verdict": verdict}
-        for pair, effect, verdict in zip(pairs, look.effects, look.verdicts, strict=True)
+        {**effect.record(), "arms": list(test.pair), "verdict": verdict}
+        for test, effect, verdict in zip(plan.tests, look.effects, look.verdicts, strict=True)
     ]
     return json_ready({"seeds": look.n, "alpha": plan.alpha(look.n), "lost": look.lost, "comparisons": compared})
 
@@ -117,6 +149,10 @@ def _sentence(records: Sequence[dict[str, Any]], plan: Plan, stop: str, ended: i
 
 def _said(record: dict[str, Any]) -> str:
     """One comparison in words, with its estimate and interval."""
+    if record["quantity"] not in NAMES:  # a claim of a file
+        unit = "times" if record["unit"] == "ratio" else record["unit"]
+        early = ", too early for an interval" if record["low"] is None else ""
+        return f"{record['quantity']} {record['verdict']}, {shown(record, three_digits)} {unit}".rstrip() + early
     first, second = (named(arm) for arm in record["arms"])
     ratio = record["unit"] == "ratio"
     numbers = f"{shown(record, three_digits)} times" if ratio else f"{shown(record, points)} points"

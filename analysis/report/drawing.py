@@ -20,9 +20,11 @@ from analysis.statistics.selection import Choice
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """How figures are drawn (``draw_figure``), of which runs, and which arms are compared (``chosen_pairs``).
+    """How figures are drawn (``draw_figure``), of which runs, which arms are compared (``chosen_pairs``), and what is
+    claimed of them.
 
-    processes: how many draw side by side (``side_by_side``).
+    baseline: the arm that every other one is compared with, "" for the claims' pairs. claims: a file of them, None for
+    the paper's where they apply (``claims_for``). processes: how many draw side by side (``side_by_side``).
     """
 
     x: str = "step"
@@ -30,6 +32,8 @@ class FigureOptions:
     paper_axes: bool = False
     choice: Choice | None = None
     contrasts: Sequence[str] = ()
+    baseline: str = ""
+    claims: Path | None = None
     processes: int | None = None
 
 

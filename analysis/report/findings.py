@@ -2,28 +2,16 @@
 
 import textwrap
 
+from analysis.paper.claims import MAIN
+from analysis.paper.factorial import INTERACTION
 from analysis.report.answer import BASIS, points, shown
 from analysis.report.numbers import Report
-from analysis.statistics.claims import three_digits
-from analysis.statistics.factorial import INTERACTION
+from analysis.statistics.claim_file import three_digits
 
 WIDTH = 120  # characters
 EXPERIMENT, SEEDS_EXPERIMENT = "tiny", "smollm2"
-PAIR = "luspo - gspo"
+PAIR = " - ".join(MAIN)
 NOT_RUN = "*Nothing yet: the runs of the experiment `{}` are not among those that were read.*"
-SENTENCES = {  # of the claims that need the paper, or their other rows, to be understood: by id and row
-    ("C6", ""): "clipping whole sequences (GSPO) clips more tokens than clipping tokens (GRPO)",
-    ("C7", "GSPO"): "under GSPO a larger share of the responses with negative than with positive advantage is clipped",
-    ("C8", "GSPO"): "responses with positive advantage weigh more than half in GSPO's gradient",
-    ("C8", "negligible under GRPO"): "responses with positive advantage weigh half in GRPO's gradient",
-    ("C9", "GSPO"): "GSPO's loss favours short responses, beyond what the reward asks for",
-    ("C9", "LUSPO unbiased"): "LUSPO's loss favours neither short nor long responses",
-    ("C10", ""): "the more often a prompt is solved, the more GSPO pushes its responses to be short",
-    ("C11", "equal steps"): "LUSPO's training accuracy is higher than GSPO's after equal steps",
-    ("C11", "equal tokens"): "LUSPO's training accuracy is higher than GSPO's after equal tokens",
-    ("C11", "equal steps, early"): "LUSPO's training accuracy is higher early in training, after equal steps",
-    ("C11", "equal tokens, early"): "LUSPO's training accuracy is higher early in training, after equal tokens",
-}
 UNITS = (" x", " times"), (" sd of length", " sd")  # what a claim's text calls them, what the table does
 
 
@@ -48,26 +36,21 @@ def tested_claims(report: Report) -> str:
     for result in report["claims"]:
         if not result["n"] or result["verdict"] == "not tested":
             continue
-        estimate = result["text"]
+        estimate = result["stated"]
         for long, short in UNITS:
             estimate = estimate.replace(long, short, 1)
-        told = f"{sentence(result)} ({result['id']})"
+        told = f"{result['sentence']} ({result['id']})"
         lines.append(f"| {told} | {result['experiment']} | {result['verdict']} | {estimate} |")
     if len(lines) == 2:
         return NOT_RUN.format(EXPERIMENT)
     note = (
         "*undecided*: the runs allow both. *negligible*: smaller than the size that the claim's rule asks for. An "
         "estimate in *times* is a ratio, in *points* a difference in percentage points, in *sd* one of mean length in "
-        "standard deviations of length. The intervals are Student's t over runs paired by seed, 95 %; for the primary "
-        f"claims ({', '.join(_primary(report))}) wider, by Holm's correction for several tests."
+        "standard deviations of length. The intervals are Student's t over runs paired by seed, 95 %; the primary "
+        f"claims ({', '.join(_primary(report))}) have another one, Holm's, which is corrected for several tests and "
+        "decides."
     )
     return "\n".join(lines) + f"\n\n{wrapped(note)}"
-
-
-def sentence(result: Report) -> str:
-    """The claim in plain words; the file's own where there are no plainer ones."""
-    own = result["claim"].partition(" (")[0] + (f": {result['row']}" if result["row"] else "")
-    return SENTENCES.get((result["id"], result["row"])) or str(own)
 
 
 def _primary(report: Report) -> list[str]:
@@ -119,9 +102,11 @@ def _seeds(report: Report) -> str:
     text = f"**One seed says nothing.** On the real model SmolLM2-135M, {steps} steps, the same ratio of lengths is "
     if one["low"] is None:
         return f"{text}{' and '.join(values)} for {_counted(values)}, too few for an interval."
+    plain = f"{three_digits(one['low_plain'])} to {three_digits(one['high_plain'])}"
+    holm = f" at 95 %, by Holm's correction {three_digits(one['low'])} to {three_digits(one['high'])}"
     return (
-        f"{text}{', '.join(values[:-1])} and {values[-1]} for {_counted(values)}: together anything from "
-        f"{three_digits(one['low'])} to {three_digits(one['high'])}."
+        f"{text}{', '.join(values[:-1])} and {values[-1]} for {_counted(values)}: together anything from {plain}"
+        f"{holm * (one['level'] != report['level'])}."
     )
 
 

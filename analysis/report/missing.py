@@ -3,6 +3,7 @@
 from analysis.report.numbers import Report
 from analysis.statistics.claim_file import Claims
 from analysis.statistics.power import MAX_SEEDS
+from analysis.statistics.windows import N_MIN
 
 
 def missing_for_verdicts(report: Report, claims: Claims) -> list[str]:
@@ -12,9 +13,9 @@ def missing_for_verdicts(report: Report, claims: Claims) -> list[str]:
     """
     lines = []
     for experiment in report["experiments"]:
-        if (entry := claims.experiments.get(experiment)) is None:
+        if not claims.decides(experiment):
             continue
-        needed = claims.rules[entry["rules"]]["n_min"]
+        needed = claims.rules_of(experiment)[N_MIN]
         waiting = [
             result
             for result in report["claims"]

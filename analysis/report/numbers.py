@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from analysis.paper.factorial import attribution, effects_frame, factorial
 from analysis.report.comparability import comparability
 from analysis.runs.load import Runs
 from analysis.statistics.arms import MIN_T_RUNS
 from analysis.statistics.attrition import attrition
 from analysis.statistics.claim_file import Claims
 from analysis.statistics.claims import Result, evaluate
-from analysis.statistics.comparison import comparisons, tuning
-from analysis.statistics.factorial import attribution, effects_frame, factorial
+from analysis.statistics.comparison import chosen_pairs, comparisons, tuning
 from analysis.statistics.fork import fork_effects, fork_frame, is_fork
 from analysis.statistics.intervals import t_interval
 from analysis.statistics.pairs import experiment_runs
@@ -23,7 +23,6 @@ from analysis.statistics.verification import counted, verify
 from analysis.statistics.windows import MissingError, Run, series, validations
 
 Report = dict[str, Any]
-DEFAULT_RULES = "tiny"  # windows of an experiment that claims.yaml does not list; no claim is decided on it
 
 
 def _clipped(run: Run) -> float:
@@ -41,7 +40,8 @@ ARM_COLUMNS: dict[str, Callable[[Run], float]] = {
 
 def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = (), contrasts: Sequence[str] = ()) -> Report:
     """The whole report: level, claims (``Result.record``; to_decide: ``power.to_decide``, None unless undecided),
-    experiments, runs (one row each, failed ones included), left_out (run -> why it is not among them).
+    claims_of (file and whose they are, "" for none), experiments, runs (one row each, failed ones included), left_out
+    (run -> why it is not among them).
 
     Of each experiment: steps, devices, minutes, note, rules (``_rules``), verification (``counted``), attrition, arms,
     comparability, and where there is what they need: comparisons and tuning (``analysis.statistics.comparison``),
@@ -56,6 +56,7 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = (), contras
     listed = [name for name in claims.experiments if name in present]
     report: Report = {
         "level": claims.level,
+        "claims_of": {"file": claims.file, "of": claims.of},
         "claims": [result.record() | {"to_decide": _to_decide(result, runs)} for result in evaluate(runs, claims)],
         "experiments": {},
         "left_out": dict(runs.left_out),
@@ -63,17 +64,17 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = (), contras
     }
     verified = verify(runs)
     for experiment in (*listed, *sorted(present.difference(listed))):
-        rules = claims.rules[claims.experiments.get(experiment, {}).get("rules", DEFAULT_RULES)]
+        rules = claims.rules_of(experiment)
         part = runs.select(experiment=experiment).trained()
         report["experiments"][experiment] = {
             **_conditions(part),
-            "note": claims.experiments.get(experiment, {}).get("note", ""),
+            "note": claims.note_of(experiment),
             "rules": _rules(part, claims),
             "verification": counted([one for one in verified if one.experiment == experiment]),
             "attrition": attrition(experiment_runs(part, rules), runs, experiment),
             "arms": _arms(part, rules, claims.level),
             "comparability": comparability(part, varies),
-            **_contrasts(part, rules, claims.level, contrasts),
+            **_contrasts(part, claims, experiment, contrasts),
         }
     return json_ready(report)
 
@@ -107,7 +108,7 @@ def _conditions(runs: Runs) -> Report:
 
 
 def _rules(runs: Runs, claims: Claims) -> Report:
-    """Runs that began with these claims.yaml, with others, or before that was recorded."""
+    """Runs that began with this file of claims, with others, or before that was recorded."""
     found = {run: runs.manifests[run].get("claims") for run in runs.runs["run"]}
     return {
         "same": sum(value == claims.hash for value in found.values()),
@@ -127,13 +128,17 @@ def _arms(runs: Runs, rules: Mapping[str, Any], level: float) -> list[Report]:
     return arms
 
 
-def _contrasts(runs: Runs, rules: Mapping[str, Any], level: float, asked: Sequence[str]) -> Report:
+def _contrasts(runs: Runs, claims: Claims, experiment: str, asked: Sequence[str]) -> Report:
     """What needs certain arms or certain runs, where they are."""
+    rules, level, arms = claims.rules_of(experiment), claims.level, set(runs.runs["arm"])
+    first = claims.pairs if claims.decides(experiment) else ()
     if is_fork(runs):
-        return {"fork": fork_effects(fork_frame(runs), level).to_dict("records")}
+        pairs = claims.forks or chosen_pairs(arms, asked, first, claims.baselines)
+        return {"fork": fork_effects(fork_frame(runs), pairs, level).to_dict("records")}
     plans = plans_of(runs)
+    pairs = chosen_pairs(arms, asked, first, claims.baselines)
     found: Report = {
-        "comparisons": comparisons(runs, rules, level, asked, repeated_interval(plans, level)),
+        "comparisons": comparisons(runs, rules, pairs, level, repeated_interval(plans, level)),
         "tuning": tuning(runs),
         "repeated": [plan.record() for plan in plans],
     }

@@ -9,13 +9,19 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.report.answer import answer, conditions
-from analysis.report.certificate import attrition_table, comparability_table, runs_table, verification_table
+from analysis.report.answer import NOT_ADJUSTED, answer, conditions, intervals
+from analysis.report.certificate import (
+    attrition_table,
+    comparability_table,
+    imported_tables,
+    runs_table,
+    verification_table,
+)
 from analysis.report.interactive import Interactive, explorer_html, library, responses_html
 from analysis.report.numbers import Report
 from analysis.report.sections import arms_table, claims_table, contrast_tables, of_experiment
 from analysis.report.warnings import warnings
-from analysis.statistics.claims import three_digits
+from analysis.statistics.claim_file import three_digits
 from analysis.tables.table import Table, to_html
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -64,11 +70,10 @@ def own_tables(report: Report) -> dict[str, list[Table]]:
     """The tables made from the report's numbers, by chapter: claims, tables, matching, runs."""
     experiments = list(report["experiments"])
     return {
-        "claims": [claims_table(report, name) for name in experiments],
+        "claims": [claims_table(report, name) for name in experiments if of_experiment(report, name)],
         "tables": [t for name in experiments for t in (arms_table(report, name), *contrast_tables(report, name))],
-        "matching": [
-            table(report, name) for name in experiments for table in (comparability_table, verification_table)
-        ],
+        "matching": [table(report, name) for name in experiments for table in (comparability_table, verification_table)]
+        + [table for name in experiments for table in imported_tables(report, name)],
         "runs": [*(attrition_table(report, name) for name in experiments), runs_table(report)],
     }
 
@@ -107,6 +112,8 @@ def _experiment(report: Report, content: Content, experiment: str) -> dict[str, 
         "name": experiment,
         "answer": answer(report, experiment),
         "conditions": conditions(report, experiment),
+        "intervals": intervals(report, experiment),
+        "looks": NOT_ADJUSTED.format("bands are") if report["experiments"][experiment].get("repeated") else "",
         "note": report["experiments"][experiment]["note"],
         "headline": _shown(figures[HEADLINE]) if HEADLINE in figures else None,
         "tiles": {title: [_shown(drawn) for drawn in some] for title, some in tiles.items() if some},
@@ -114,7 +121,8 @@ def _experiment(report: Report, content: Content, experiment: str) -> dict[str, 
         "claims": {"html": _html(claims_table(report, experiment)), "results": claims} if claims else None,
         "proofs": [
             _html(table(report, experiment)) for table in (comparability_table, verification_table, attrition_table)
-        ],
+        ]
+        + [_html(table) for table in imported_tables(report, experiment)],
         "missing": content.missing.get(experiment, {}),
     }
 

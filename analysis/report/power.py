@@ -11,18 +11,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.report.drawing import FigureOptions
 from analysis.report.numbers import json_ready
-from analysis.report.write import PLAIN, say_left_out
+from analysis.report.write import PLAIN, claims_of, say_left_out
 from analysis.runs.load import AnalysisError, Runs, load_runs
 from analysis.statistics.arms import MIN_T_RUNS
-from analysis.statistics.claim_file import Claims, load_claims
-from analysis.statistics.claims import Result, evaluate, three_digits
+from analysis.statistics.claim_file import Claims, three_digits
+from analysis.statistics.claims import Result, evaluate
 from analysis.statistics.power import MAX_SEEDS, NO_SPREAD, NO_T, SEEDS, command, has_spread, plan
 from analysis.statistics.selection import choose
 from harness.rundir import write_json
 
 Plan = dict[str, Any]
-FILE = "results/paper/claims.yaml"
+NONE = "the paper's claims are not about it; write some of your own (docs/claims.md) and give them: --claims FILE"
 NOISE, NEEDED = (
     "noise between seeds, and the smallest effect that 3 to 20 seeds find",
     "effects, and the seeds they need",
@@ -42,9 +43,12 @@ def main(argv: Sequence[str], console: Console | None = None) -> int:
     """Plan and print; returns 0. Raises ``AnalysisError`` where nothing can be planned, with one line that says why."""
     console = console or Console()
     args = _parser().parse_args(argv)
-    claims = load_claims()
-    wanted = _wanted(claims, [name.upper() for name in args.claim])
-    runs = choose(load_runs(args.runs))
+    runs = load_runs(args.runs)
+    claims = claims_of(runs, FigureOptions(claims=args.claims))
+    runs = choose(runs)
+    if not claims.rows:
+        raise AnalysisError(f"{_said(sorted(set(runs.runs['experiment'])))}: {NONE}")
+    wanted = _wanted(claims, args.claim)
     results = [r for r in evaluate(runs, claims) if r.claim.id in wanted and len(r.claim.arms) == 2]
     planned = [result for result in results if not _why_not(result)]
     said = list(_unplanned(results, runs))
@@ -69,12 +73,15 @@ def main(argv: Sequence[str], console: Console | None = None) -> int:
 def _wanted(claims: Claims, asked: Sequence[str]) -> list[str]:
     """The ids of the claims that compare two arms, or those of them that were asked for."""
     compared = list(dict.fromkeys(claim.id for claim in claims.rows if len(claim.arms) == 2))
+    known = {claim.id.casefold(): claim.id for claim in claims.rows}
     for name in asked:
-        if name not in {claim.id for claim in claims.rows}:
-            raise AnalysisError(f"{FILE} has no claim {name!r}; those that compare two arms are {_said(compared)}")
-        if name not in compared:
-            raise AnalysisError(f"claim {name} of {FILE} compares no two arms; those that do are {_said(compared)}")
-    return list(asked) or compared
+        if (found := known.get(name.casefold())) is None:
+            said = _said(compared)
+            raise AnalysisError(f"{claims.file} has no claim {name!r}; those that compare two arms are {said}")
+        if found not in compared:
+            said = _said(compared)
+            raise AnalysisError(f"claim {found} of {claims.file} compares no two arms; those that do are {said}")
+    return [known[name.casefold()] for name in asked] or compared
 
 
 def _why_not(result: Result) -> str:
@@ -112,9 +119,7 @@ def _nothing(runs: Runs, results: Sequence[Result], claims: Claims) -> str:
     known = [result for result in results if result.sample.arms]
     if not known:
         experiments = runs.runs["experiment"].unique()
-        new = [name for name in experiments if name not in claims.experiments]
-        what = "has no rules for it; add its name there" if new else "has no claim about it that compares two arms"
-        return f"{_said(new or experiments)}: {FILE} {what} (docs/extend.md, A claim)"
+        return f"{_said(experiments)}: {claims.file} has no claim about it that compares two arms (docs/claims.md)"
     best = max(known, key=lambda result: len(arms.intersection(result.sample.arms)))
     pair = [arm.partition("|")[0] for arm in best.sample.arms]
     algos = ",".join(arm.partition(",")[0] for arm in pair)
@@ -204,6 +209,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders with any below")
     parser.add_argument("--claim", action="append", default=[], metavar="ID", help="only this claim of "
-                        "results/paper/claims.yaml, such as C11; may be repeated")  # fmt: skip
+                        "file, such as C11; may be repeated")  # fmt: skip
+    parser.add_argument("--claims", type=Path, metavar="FILE", help="the file of claims (docs/claims.md; default: the "
+                        "paper's, for its experiments)")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to FILE")
     return parser

@@ -1,22 +1,32 @@
 """The report's own tables, made from its numbers (``numbers``): claims, arms, contrasts."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from analysis.report.findings import sentence
+from analysis.paper.factorial import factorial_tables
+from analysis.report.answer import EQUAL, NOT_ADJUSTED
 from analysis.report.missing import more_seeds
 from analysis.report.numbers import ARM_COLUMNS, Report
-from analysis.statistics.arms import MIN_T_RUNS, X_AXES
-from analysis.statistics.claims import three_digits
+from analysis.statistics.arms import X_AXES
+from analysis.statistics.claim_file import three_digits
 from analysis.statistics.comparison import BASES
+from analysis.statistics.recorded import parts_of
+from analysis.tables.effects import effect_entry, effect_text
 from analysis.tables.table import Entry, Table
 
-UNITS = {"ratio": " x", "points": " points", "tokens": " tokens"}
-TOKEN_MATCHED = "equal tokens"  # the rows of claims.yaml that compare at equal tokens
+MATCHED = {"": "config", "tokens": "token", "kl": "movement"}  # what is equal in a claim -> its basis of comparison
+STUDENT = "Student-t interval over pairs of runs, not corrected for several tests"
+REPEATED = "repeated interval, which allows for looking after every seed and for all that was to be decided"
+LOOKED = (
+    "Seeds were added until a comparison was decided. The interval that allows for looking after every seed is called "
+    "repeated; Holm's, those at one level and all p are not adjusted for it. A verdict must hold with both."
+)
 
 
 def claims_table(report: Report, experiment: str) -> Table:
     """Every claim that was put to the experiment, with what decides it; bold: supported or contradicted."""
+    of, file = report["claims_of"]["of"], report["claims_of"]["file"]
     rows = []
     for result in of_experiment(report, experiment):
         name = f"{result['id']}, {result['row']}" if result["row"] else result["id"]
@@ -24,31 +34,30 @@ def claims_table(report: Report, experiment: str) -> Table:
         n = f"{result['n']}" if result["n"] else ""
         window = "" if result["first_step"] is None else f"{result['first_step']}-{result['last_step']}"
         window = ", ".join(map(str, result["steps"])) or window  # of validations, which are not at every step
-        basis = ("token" if TOKEN_MATCHED in result["row"] else "config") if len(result["arms"]) == 2 else ""
+        basis = MATCHED[parts_of(result["quantity"])[1]] if len(result["arms"]) == 2 else ""
         basis = "config, not data" if result["against"] else basis
         basis += ", unpaired" * (basis != "" and not result["paired"] and not result["against"])
         rows.append(
             (
-                sentence(result),
+                result["sentence"],
                 name,
                 Entry(result["verdict"], bold=decided),
-                _entry(result, _named(result, report["level"])),
+                effect_entry(result, result["stated"]),
                 n,
                 window,
                 basis,
                 "; ".join(filter(None, (result["reason"], more_seeds(result)))),
             )
         )
-    percent, shown = 100 * report["level"], {row[6].split(",")[0] for row in rows}
+    shown = {row[6].split(",")[0] for row in rows}
     return Table(
         f"claims_{experiment}",
-        f"Claims of the paper, decided on {experiment}",
-        ("what the paper claims", "id", "verdict", "estimate", "pairs", "steps", "matched by", "reason"),
+        f"Claims of {of or file}, decided on {experiment}",
+        (f"what {of} claims" if of else "claim", "id", "verdict", "estimate", "pairs", "steps", "matched by", "reason"),
         tuple(rows),
         (
-            f"In brackets: {percent:g} % Student-t interval over runs paired by seed; for the primary claims "
-            f"({', '.join(_primaries(report))}) at the level of Holm's correction, which decides, and behind it the "
-            f"same interval at {percent:g} %, which the answer above gives. x: a ratio; points: percentage points.",
+            _intervals(report, experiment),
+            *([LOOKED] if report["experiments"][experiment].get("repeated") else []),
             _rules(report, experiment),
             *_by_chance(report, experiment),
             *([note] if (note := report["experiments"][experiment]["note"]) else []),
@@ -57,25 +66,29 @@ def claims_table(report: Report, experiment: str) -> Table:
     )
 
 
-def _named(result: dict[str, Any], level: float) -> str:
-    """A claim's estimate with its interval; where that is corrected, its name and the uncorrected one behind it."""
-    ends = (result["low_plain"], result["high_plain"])
-    if result["level"] == level or None in ends:
-        return result["text"]
-    low, high = (three_digits(end) if result["unit"] == "ratio" else f"{end:+.1f}" for end in ends)
-    return f"{result['text']} Holm; [{low}, {high}] at {100 * level:g} %"
+def _intervals(report: Report, experiment: str) -> str:
+    """What the intervals of the claims are."""
+    primaries, percent = ", ".join(_primaries(report)), 100 * report["level"]
+    answer = "" if report["experiments"][experiment].get("repeated") else ", the kind that the answer above gives"
+    holm = (
+        f"; for the primary claims ({primaries}) at the level of Holm's correction, which decides, and behind it the "
+        f"same interval at {percent:g} %{answer}"
+    )
+    units = "x: a ratio; points: percentage points"
+    return f"In brackets: {percent:g} % Student-t interval over runs paired by seed{holm * bool(primaries)}. {units}."
 
 
 def _rules(report: Report, experiment: str) -> str:
     """Whether the rules are known to be older than the runs."""
     found = report["experiments"][experiment]["rules"]
     known, other, unknown = found["same"], found["other"], found["unknown"]
+    file = report["claims_of"]["file"]
     if not other and not unknown:
-        return f"The rules, results/paper/claims.yaml, are those that all {known} runs found when they began."
+        return f"The rules, {file}, are those that all {known} runs found when they began."
     parts = [f"{known} runs began with these rules"] * bool(known)
     parts += [f"{len(other)} with others ({', '.join(other[:3])}{', ...' if len(other) > 3 else ''})"] * bool(other)
     parts += [f"{unknown} did not record theirs, so nothing shows that the rules are older"] * bool(unknown)
-    return f"The rules are those of results/paper/claims.yaml: {'; '.join(parts)}."
+    return f"The rules are those of {file}: {'; '.join(parts)}."
 
 
 def _by_chance(report: Report, experiment: str) -> list[str]:
@@ -86,8 +99,10 @@ def _by_chance(report: Report, experiment: str) -> list[str]:
         return []
     share = 1 - report["level"]
     others = f"The {len(tested)} other rows stand each" if len(tested) > 1 else "The one other row stands"
+    holm = "Holm's correction holds for the primary claims." if any(_primaries(report)) else "No claim is primary."
+    others = others.replace(" other", "") if not any(_primaries(report)) else others
     return [
-        f"Holm's correction holds for the primary claims. {others} at {100 * report['level']:g} %: without any true "
+        f"{holm} {others} at {100 * report['level']:g} %: without any true "
         f"effect about {len(tested) * share:.1f} of them would lie beyond no effect, in either direction."
     ]
 
@@ -106,7 +121,9 @@ def arms_table(report: Report, experiment: str) -> Table:
         n = f"{arm['n']} ({arm['not_done']} more not done)" if arm["not_done"] else str(arm["n"])
         rows.append((arm["arm"], n, *(_cell(arm[name], arm["n"]) for name in ARM_COLUMNS)))
     notes = [
-        "Mean over finished runs; in brackets the t interval of the mean, of two runs minimum and maximum.",
+        f"Mean over finished runs; in brackets the {100 * report['level']:g} % t interval of the mean, of two runs "
+        "minimum and maximum.",
+        *([NOT_ADJUSTED.format("these are")] if report["experiments"][experiment].get("repeated") else []),
         *(f"{arm['remark']}." for arm in report["experiments"][experiment]["arms"] if arm["remark"]),
     ]
     if any(0 < arm[name]["n"] < arm["n"] for arm in report["experiments"][experiment]["arms"] for name in ARM_COLUMNS):
@@ -118,43 +135,26 @@ def contrast_tables(report: Report, experiment: str) -> list[Table]:
     """The bases of comparison, the 2 x 2, the attribution of the length difference and the forks, where it has them."""
     content, tables = report["experiments"][experiment], []
     if content.get("comparisons"):
-        tables.append(_comparisons_table(content, experiment))
-    if "factorial" in content:
-        rows = [
-            (r["quantity"], r["contrast"], _entry(r, _effect(r)), str(r["n"]), r["reason"])
-            for r in content["factorial"]
-        ]
-        notes = (
-            "ratio by sequence: gspo and luspo against grpo and grpo_sum; sum over tokens: grpo_sum and luspo against "
-            "grpo and gspo; interaction: what the sum does by sequence beyond what it does by token.",
-        )
-        columns = ("quantity", "effect", "estimate", "seeds", "reason")
-        tables.append(
-            Table(f"factorial_{experiment}", f"The 2 x 2 on {experiment}", columns, tuple(rows), notes, labels=2)
-        )
-    if "attribution" in content:
-        rows = [(r["part"], _entry(r, _effect({**r, "unit": "ratio"})), str(r["n"])) for r in content["attribution"]]
-        notes = (
-            "The parts multiply to the whole, seed by seed. The losses compared differ in 1/|y| alone: the last part "
-            "is no effect of ratio and clip by themselves, but what 1/|y| does more where they are of sequences.",
-        )
-        title = f"What LUSPO's length over GSPO's is made of on {experiment}"
-        tables.append(Table(f"attribution_{experiment}", title, ("part", "estimate", "seeds"), tuple(rows), notes))
+        tables.append(_comparisons_table(content, experiment, 100 * report["level"]))
+    looked = (NOT_ADJUSTED.format("these intervals are"),) if content.get("repeated") else ()
+    tables += [replace(table, notes=(*table.notes, *looked)) for table in factorial_tables(content, experiment)]
     if "fork" in content:
-        rows = [(r["arm"], _entry(r, _effect({**r, "unit": "tokens"})), str(r["n"])) for r in content["fork"]]
+        rows = [(r["arm"], effect_entry(r, effect_text({**r, "unit": "tokens"})), str(r["n"])) for r in content["fork"]]
         notes = ("Change of the mean response length on the held-out prompts by one update.",)
         title = f"One update of each loss from one checkpoint and batch: {experiment}"
         tables.append(Table(f"fork_{experiment}", title, ("loss", "change", "parents"), tuple(rows), notes))
     return tables
 
 
-def _comparisons_table(content: Report, experiment: str) -> Table:
+def _comparisons_table(content: Report, experiment: str, percent: float) -> Table:
     """A row per pair of arms and outcome, a column per basis that was compared, and what tuning would need."""
     by_row: dict[tuple[str, str], dict[str, Report]] = {}
     for record in content["comparisons"]:
         by_row.setdefault((record["contrast"], record["quantity"]), {})[record["basis"]] = record
     bases = list(next(iter(by_row.values())))
-    rows = [(*key, *(_entry(of[name], _effect(of[name], n=True)) for name in bases)) for key, of in by_row.items()]
+    rows = [
+        (*key, *(effect_entry(of[name], effect_text(of[name], n=True)) for name in bases)) for key, of in by_row.items()
+    ]
     tuning = content["tuning"]
     needed = (
         f" It would need {', '.join(tuning['arms'])} at the learning rates "
@@ -166,37 +166,24 @@ def _comparisons_table(content: Report, experiment: str) -> Table:
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for record in (record for record in content["comparisons"] if record["reason"]):
         reasons.setdefault((record["basis"], record["reason"]), {})[record["contrast"]] = None
+    theirs = content["comparability"].get("imported")  # never called matched
+    words = {name: EQUAL[name] if theirs else name for name in bases}
+    described = [] if theirs else [f"{name}: {text}." + needed * (name == "tuned") for name, text in BASES.items()]
     notes = (
         "Of lengths, the ratio at the end; of accuracies, the difference over the run. At equal tokens or movement the "
         "steps compared are those of the run that has spent less.",
-        *(f"{name}: {text}." + needed * (name == "tuned") for name, text in BASES.items()),
+        f"In brackets: {percent:g} % {REPEATED if content['repeated'] else STUDENT}.",
+        *described,
         X_AXES["kl"].note,
-        *(f"{basis}, {', '.join(pairs)}: {reason}." for (basis, reason), pairs in reasons.items()),
+        *(f"{words[basis]}, {', '.join(pairs)}: {reason}." for (basis, reason), pairs in reasons.items()),
     )
+    shown = [words[name] for name in bases]
     title = f"Contrasts on {experiment} by basis of comparison (pairs of runs)"
-    return Table(f"comparisons_{experiment}", title, ("arms", "quantity", *bases), tuple(rows), notes, labels=2)
+    return Table(f"comparisons_{experiment}", title, ("arms", "quantity", *shown), tuple(rows), notes, labels=2)
 
 
 def _primaries(report: Report) -> Iterable[str]:
     return dict.fromkeys(result["id"] for result in report["claims"] if result["primary"])
-
-
-def _entry(record: dict[str, Any], text: str, **kwargs: Any) -> Entry:
-    numbers = {"mean": record["estimate"], "low": record["low"], "high": record["high"], "n": record["n"]}
-    return Entry(text, **{name: float("nan") if value is None else value for name, value in numbers.items()}, **kwargs)
-
-
-def _effect(record: dict[str, Any], n: bool = False) -> str:
-    """Estimate and interval in the record's unit; without an interval the estimate alone; ``n``: and how many."""
-    if record["estimate"] is None or not record["n"]:
-        return "not tested"
-    signed = record["unit"] != "ratio"
-    estimate, low, high = (
-        "" if value is None else f"{value:+.2f}" if signed else three_digits(value)
-        for value in (record["estimate"], record["low"], record["high"])
-    )
-    interval = f" [{low}, {high}]" if record["n"] >= MIN_T_RUNS else ""
-    return estimate + UNITS[record["unit"]] + interval + f" ({record['n']})" * n
 
 
 def _cell(cell: Report, runs: int) -> Entry:

@@ -17,6 +17,12 @@ def warnings(report: Report) -> list[str]:
 
 
 def _of(content: Report) -> Iterator[str]:
+    if theirs := content["comparability"].get("imported"):
+        frameworks = ", ".join(sorted({record.get("framework", "unknown") for record in theirs.values()}))
+        yield (
+            f"{len(theirs)} runs are imported from other records ({frameworks}). What those do not "
+            "state is unknown, nothing proves that the runs are matched, and no claim is decided with them."
+        )
     same = content["comparability"]["same_start"]
     if same["equal"] < same["pairs"]:
         yield (

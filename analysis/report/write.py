@@ -11,18 +11,19 @@ from analysis.figures.forest import QUESTION, forest
 from analysis.figures.headline import said_of
 from analysis.figures.style import save
 from analysis.paper.audit import audit
+from analysis.paper.claims import claims_for, is_of_paper
 from analysis.paper.published import load_published
 from analysis.paper.tables import benchmark_table, paper_table
 from analysis.report.answer import answer
-from analysis.report.catalogue import FIGURES
+from analysis.report.catalogue import FIGURES, OURS
 from analysis.report.drawing import FigureOptions, Written, figures_written, varies_of
 from analysis.report.interactive import interactive
 from analysis.report.missing import missing_for_verdicts
 from analysis.report.numbers import Report, build_report
 from analysis.report.page import CONTRASTS, HEADLINE, Content, Drawn, own_tables, render_page
-from analysis.runs.load import Runs
-from analysis.statistics.claim_file import load_claims
-from analysis.statistics.comparison import MARGINS
+from analysis.runs.load import KEYS, Runs
+from analysis.statistics.claim_file import Claims
+from analysis.statistics.comparison import MARGINS, require_baseline
 from analysis.statistics.selection import choose
 from analysis.tables.pass_at_k import pass_table
 from analysis.tables.render import save as save_table
@@ -77,23 +78,29 @@ def write_report(
     """
     console, view = console or Console(), view or FigureOptions()
     folder = out or REPORTS / name
+    claims = claims_of(runs, view)
     runs = choose(runs, view.choice)
     say_left_out(runs, console)
     figures_of = folder_of(runs, folder / "figures")
+    papers = is_of_paper(set(runs.runs["experiment"]))  # to anybody else's runs the paper's numbers say nothing
+    names = FIGURES if papers else OURS
     # First the processes that draw, then the thread that shows what goes on.
-    with figures_written(runs, view, FIGURES, figures_of, page=True) as drawn, console.status("claims") as status:
-        claims = load_claims()
+    with figures_written(runs, view, names, figures_of, page=True) as drawn, console.status("claims") as status:
         report = build_report(runs, claims, varies_of(view), view.contrasts)
-        published = load_published()
+        published = load_published() if papers else None
         parts = [runs.select(experiment=experiment) for experiment in report["experiments"]]
         content = Content(
             benchmarks=[
                 benchmark_table(runs, varies=varies_of(view)),
                 pass_table(runs),
-                *(paper_table(number, runs, published, varies=varies_of(view)) for number in PAPER_TABLES),
+                *(
+                    paper_table(n, runs, published, varies=varies_of(view))
+                    for n in PAPER_TABLES
+                    if published is not None
+                ),
             ],
             settings=[settings_table(part.trained()) for part in parts],
-            paper=audit(published),
+            paper=audit(published) if published is not None else (),
             interactive={name: interactive(runs.select(experiment=name).trained()) for name in report["experiments"]},
         )
         status.update("figures")
@@ -130,6 +137,19 @@ def write_report(
     return page
 
 
+def claims_of(runs: Runs, view: FigureOptions) -> Claims:
+    """The claims that a report of ``runs`` decides, and the pairs of arms that it compares.
+
+    Raises ``AnalysisError`` for a file of claims or a baseline that does not fit the runs.
+    """
+    arms, recorded = set(runs.runs["arm"]), set(runs.metrics.columns) - {*KEYS, "step"}
+    claims = claims_for(set(runs.runs["experiment"]), view.claims, arms, recorded)
+    if not view.baseline:
+        return claims
+    require_baseline(view.baseline, arms)
+    return replace(claims, pairs=(), baselines=(view.baseline,))
+
+
 def _figures(
     written: Iterable[Written], report: Report, folder: Callable[[str], Path]
 ) -> tuple[dict[str, list[Drawn]], dict[str, dict[str, str]]]:
@@ -149,7 +169,7 @@ def _figures(
         figures[one.experiment].append(Drawn(one.name, title, one.files[0].read_bytes()))
     for experiment, part in report["experiments"].items():
         if any(record["n"] for record in part.get("comparisons", ())):
-            png, _ = save(forest(part["comparisons"], MARGINS), folder(experiment) / CONTRASTS)
+            png, _ = save(forest(part["comparisons"], MARGINS, bool(part["repeated"])), folder(experiment) / CONTRASTS)
             figures[experiment].append(Drawn(CONTRASTS, QUESTION, png.read_bytes()))
     return figures, absent
 

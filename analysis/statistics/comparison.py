@@ -1,6 +1,6 @@
 """Any two arms, compared on each basis that the runs allow: at equal steps, tokens and movement.
 
-No claim of the paper is decided on it. Each comparison has a verdict of its own, by the margins of ``MARGINS``.
+No claim is decided on it. Each comparison has a verdict of its own, by the margins of ``MARGINS``.
 Movement is what the axis ``kl`` of curves shows, the way that a policy has gone step by step
 (``analysis.statistics.movement``). Its distance from the start is not recorded.
 """
@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from analysis.runs.load import AnalysisError, Runs
-from analysis.statistics.arms import MIN_T_RUNS
-from analysis.statistics.factorial import Effect
+from analysis.statistics.arms import MIN_T_RUNS, rank
+from analysis.statistics.effects import Effect
 from analysis.statistics.intervals import Interval
 from analysis.statistics.movement import with_movement
 from analysis.statistics.pairs import Sample, collect, experiment_runs
@@ -24,10 +24,9 @@ BASES = {
     "kl); the KL to the start is not recorded",
     "tuned": "every arm at its best value of an equal small grid, chosen on other seeds; not run here",
 }
+Pair = tuple[str, str]
 AT_EQUAL = {"config-matched": "", "token-matched": "_at_equal_tokens", "movement-matched": "_at_equal_movement"}
-PAIRS = (("luspo", "gspo"), ("gspo", "grpo"), ("luspo", "grpo"))  # those of the paper
-BASELINES = ("gspo", "grpo")  # what any other arm is compared with, the first that has runs
-MARGINS = {"ratio": 1.10, "points": 1.0}  # a smaller effect is none: claims.yaml's smallest ones
+MARGINS = {"ratio": 1.10, "points": 1.0}  # a smaller effect is none
 MORE, LESS, SAME, OPEN, UNTESTED = "more", "less", "no difference", "undecided", "not tested"
 OUTCOMES = {"response length": ("length", "end", "ratio"), "accuracy": ("accuracy", "run", "points")}
 
@@ -35,21 +34,37 @@ LEARNING_RATE = "actor_rollout_ref.actor.optim.lr"
 GRID = (1 / 3, 1.0, 3.0)  # times the learning rate of the experiment
 
 
-def chosen_pairs(arms: Collection[str], asked: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Which arms are compared: those of ``asked``, such as luspo:gspo, else the paper's pairs that have runs, and every
-    arm that is in none of them with the baseline, which is the first of ``BASELINES``, else the first arm by name.
+def chosen_pairs(
+    arms: Collection[str],
+    asked: Sequence[str] = (),
+    pairs: Sequence[Pair] = (),
+    baselines: Sequence[str] = (),
+) -> list[Pair]:
+    """Which arms are compared: those of ``asked``, such as mine:gspo, else those of ``pairs`` that have runs, and every
+    arm that is in none of them with the baseline.
 
-    Raises ``AnalysisError`` for a pair that is none or of arms that have no runs.
+    That is the first of ``baselines`` with runs, else the first arm in the order in which arms are shown. Raises
+    ``AnalysisError`` for a pair that is none or of arms that have no runs.
     """
     if asked:
         return [_pair(text, arms) for text in asked]
-    pairs = [pair for pair in PAIRS if set(pair) <= set(arms)]
-    others = sorted(set(arms).difference(*pairs))
-    baseline = next((arm for arm in BASELINES if arm in arms), others[0] if others else "")
-    return [*pairs, *((arm, baseline) for arm in others if arm != baseline)]
+    chosen = [pair for pair in pairs if set(pair) <= set(arms)]
+    others = sorted(set(arms).difference(*chosen))
+    baseline = next((arm for arm in baselines if arm in arms), "") or min(others, key=_place, default="")
+    return [*chosen, *((arm, baseline) for arm in others if arm != baseline)]
 
 
-def _pair(text: str, arms: Collection[str]) -> tuple[str, str]:
+def require_baseline(arm: str, arms: Collection[str]) -> None:
+    """Raise ``AnalysisError`` for a baseline that has no runs."""
+    if arm not in arms:
+        raise AnalysisError(f"baseline {arm}: no run of such an arm; there are {', '.join(sorted(arms))}")
+
+
+def _place(arm: str) -> tuple[int, str]:
+    return rank(arm.partition(",")[0]), arm
+
+
+def _pair(text: str, arms: Collection[str]) -> Pair:
     first, separator, second = text.partition(":")
     there = ", ".join(sorted(arms))
     if not separator or first == second:
@@ -79,20 +94,20 @@ def judged(effect: Effect) -> str:
 def comparisons(
     runs: Runs,
     rules: Mapping[str, Any],
+    pairs: Sequence[Pair],
     level: float = 0.95,
-    asked: Sequence[str] = (),
     interval: Callable[[Sample], Interval] | None = None,
 ) -> list[dict[str, Any]]:
-    """Every pair of ``chosen_pairs``, by outcome and basis: basis, arms, verdict and the columns of ``Effect.record``.
+    """Each of ``pairs`` (``chosen_pairs``) by outcome and basis: basis, arms, verdict and columns of ``Effect.record``.
 
     Length is that of the window ``end``, accuracy that of the run; at equal tokens or movement the window is that of
     the run that has spent less (``quantities.at_equal``). Arms that are not matched have no estimate and the reason.
-    rules: one entry of ``rules`` of claims.yaml. interval: that of a sample, where ``Sample.interval`` at ``level`` is
-    none (``sequential.adjusted``). Raises ``AnalysisError`` as ``with_movement`` and ``chosen_pairs``.
+    rules: of the experiment (``Claims.rules_of``). interval: that of a sample, where ``Sample.interval`` at ``level``
+    is none (``repeated.repeated_interval``). Raises ``AnalysisError`` as ``with_movement``.
     """
     members = experiment_runs(with_movement(runs), rules)
     found = []
-    for pair in chosen_pairs(set(runs.runs["arm"]), asked):
+    for pair in pairs:
         for outcome, (quantity, window, unit) in OUTCOMES.items():
             for basis, suffix in AT_EQUAL.items():
                 try:

@@ -1,11 +1,12 @@
 """The fork test: how the length on probe prompts changed by one update of each loss, from one checkpoint and batch."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from analysis.runs.load import KEYS, AnalysisError, Runs
 from analysis.statistics.intervals import t_interval
 
-CONTRASTS = (("luspo", "gspo"), ("grpo_sum", "grpo"), ("gspo", "grpo"))
 COLUMNS = ("step", "before", "after", "change")
 
 
@@ -32,16 +33,16 @@ def fork_frame(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*KEYS, *COLUMNS])
 
 
-def fork_effects(frame: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+def fork_effects(frame: pd.DataFrame, pairs: Sequence[tuple[str, str]] = (), level: float = 0.95) -> pd.DataFrame:
     """Mean change per arm in tokens with its t interval over parents: experiment, arm, estimate, low, high, n, p.
 
-    Below the arms the ``CONTRASTS``, paired by parent: what all losses share of one batch is gone from them.
+    Below the arms the differences of ``pairs`` of them, paired by parent: what all losses share of one batch is gone.
     """
     rows = []
     for experiment, group in frame.groupby("experiment"):
         changes = group.pivot(index="seed", columns="arm", values="change")
         columns = {str(arm): changes[arm] for arm in changes}
-        columns |= {f"{a} - {b}": changes[a] - changes[b] for a, b in CONTRASTS if {a, b} <= set(changes)}
+        columns |= {f"{a} - {b}": changes[a] - changes[b] for a, b in pairs if {a, b} <= set(changes)}
         for name, values in columns.items():
             found = t_interval(values.dropna().to_numpy(), level)
             effect = {key: getattr(found, key) for key in ("estimate", "low", "high", "n", "p")}

@@ -4,9 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from analysis.runs.foreign import imported, is_imported, plain, settings_of, statements
 from analysis.runs.load import AnalysisError, Runs
+from analysis.runs.sources.settings import TREATMENT
 from harness.rundir import CODE
 
+IMPORTED = "imported"  # what it is told to let runs of other frameworks pass, which cannot be shown to be matched
 UNKNOWN = "unknown"  # what `require_matched` is told to let runs pass whose settings are not recorded
 # What runs on other data differ in (``require_matched``).
 DATA_KEYS = ("hash.train_data", "hash.heldout_data", "data.train_max_samples", "data.val_max_samples")
@@ -23,8 +26,9 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
     ``data.train_batch_size``). Runs must also have the same versions of what trains them (``trainer_versions``). A hash
     of source code that is not recorded in one run is no difference: nobody knows. The message names two runs and up to
     8 keys in which they differ, with both values. Runs without a fingerprint (imported ones) cannot be proved matched;
-    they pass only where ``varies`` declares ``UNKNOWN`` too. Forks of other parents may have other seeds: a parent is
-    then a part of the seed, within which everything is compared.
+    they pass only where ``varies`` declares ``UNKNOWN`` too; those that are run directories (``import_runs``) where it
+    declares ``IMPORTED`` (as ``selection.choose`` does), and then what two of them both state must be equal. Forks of
+    other parents may have other seeds: a parent is then a part of the seed, within which everything is compared.
 
     Also raises for an arm whose runs differ in their treatment, and for a run that merges several files of one group
     (``algo=[dr_grpo,grpo]``, which Hydra takes and files under the last name).
@@ -37,7 +41,12 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
     _require_one_trainer(runs, varies)
     _require_one_code(runs, varies)
     fingerprints = runs.runs["fingerprint"]
-    unknown = runs.runs["run"][fingerprints == ""]
+    theirs = imported(runs)
+    if theirs and len(runs.runs) > 1:
+        if IMPORTED not in varies:
+            raise AnalysisError(f"not matched: {unproved(runs)}")
+        _require_equal_statements(runs, varies)
+    unknown = runs.runs["run"][(fingerprints == "") & ~runs.runs["run"].isin(theirs)]
     if len(unknown) and len(runs.runs) > 1 and UNKNOWN not in varies:
         raise AnalysisError(
             f"not matched: the settings of {unknown.iloc[0]} are not recorded, so nothing proves that they equal the "
@@ -71,6 +80,20 @@ def require_matched(runs: Runs, varies: Sequence[str] = ()) -> None:
     runs.agreed.add(question)
 
 
+def unproved(runs: Runs) -> str:
+    """Why it cannot be shown that runs are matched, as the end of a sentence; nothing where none is imported."""
+    theirs = imported(runs)
+    if not theirs:
+        return ""
+    first, told = theirs[0], statements(runs)
+    source = runs.manifests[first].get("imported", {}).get("framework", "another framework")
+    which = f"{first} is imported ({source})" if len(theirs) == 1 else f"{len(theirs)} runs are imported"
+    return (
+        f"cannot be shown, because {which}: settings that all runs state, and alike, {len(told['equal'])}; that only "
+        f"some state, {len(told['partly'])}; the others no imported run states"
+    )
+
+
 def merged_files(runs: Runs, run: str) -> str:
     """That the run was started with a list of names for one group, which Hydra merges; nothing for any other run."""
     words = [word for word in runs.manifests[run].get("overrides", ()) if MERGED.match(word)]
@@ -82,6 +105,9 @@ def different_treatment(runs: Runs, one: str, other: str) -> str:
     a, b = (runs.manifests[name].get("treatment") or {} for name in (one, other))
     differ = [key for key in sorted({*a, *b}) if a and b and a.get(key) != b.get(key)]
     differ = [key for key in differ if not key.startswith(CODE) or (key in a and key in b)]
+    if any(is_imported(runs.manifests[name]) for name in (one, other)):  # what only one states is no difference
+        a, b = (settings_of(runs.manifests[name]) for name in (one, other))
+        differ = [key for key in sorted(a.keys() & b.keys() & TREATMENT) if plain(a[key]) != plain(b[key])]
     return ", ".join(
         f"{key} ({changed_files(runs, one, other, key)}{a.get(key)} | {b.get(key)})" for key in differ[:MAX_KEYS_NAMED]
     )
@@ -125,6 +151,14 @@ def _require_one_code(runs: Runs, varies: Sequence[str]) -> None:
             if value != its:
                 where = changed_files(runs, other, run, key)
                 raise AnalysisError(f"not matched: {other} and {run} differ in {key} ({where}{its} | {value})")
+
+
+def _require_equal_statements(runs: Runs, varies: Sequence[str]) -> None:
+    """What imported runs state of their settings, but of the loss, is what the others state."""
+    for key, by_value in statements(runs)["differ"].items():
+        if not _declared(key, varies):
+            named = " | ".join(f"{value}: {', '.join(names[:2])}" for value, names in by_value.items())
+            raise AnalysisError(f"not matched: the runs differ in {key} ({named})")
 
 
 def _require_one_loss_an_arm(runs: Runs) -> None:

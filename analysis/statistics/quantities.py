@@ -1,4 +1,4 @@
-"""What is measured in a run: the few quantities that the claims compare, each one number a run.
+"""What is measured in a run: the registered quantities that claims compare, each one number a run.
 
 A quantity is a function of the compared runs (one per arm, of one seed) and the name of a window, and returns a value
 for each run. Lengths and shares are natural logarithms, accuracies percentage points. A run that lacks what is needed
@@ -160,6 +160,8 @@ def each(quantity: Callable[[Run, str], float]) -> Callable[[Sequence[Run], str]
     return of_each
 
 
+BENCHMARKS = "benchmark_accuracy"  # what evaluations give, not the metrics of training (``evaluated``)
+AT_EQUAL = {"_at_equal_tokens": "tokens", "_at_equal_movement": "kl"}  # ends of names -> what is equal (``at_equal``)
 COUNTS_FAILURES = ("lost",)  # a failed run has a value; of all others it caps the verdict
 ABOUT_COLLAPSE = ("lost", "length_change")  # a collapsed run is what they measure; of all others it caps the verdict
 OVER_VALIDATIONS = {
@@ -183,6 +185,15 @@ QUANTITIES: dict[str, Callable[[Sequence[Run], str], list[float]]] = {
     "positive_share": each(positive_share),
     "loss_bias": each(loss_bias),
     "pressure_slope": each(pressure_slope),
+}
+
+UNITS = {  # of the effect in each; a ratio is averaged as a logarithm
+    **dict.fromkeys(("length", "length_change", "growth", "validation_length", "clipped_tokens"), "ratio"),
+    **dict.fromkeys(("length_at_equal_tokens", "length_at_equal_movement", "clipped_negatives"), "ratio"),
+    **dict.fromkeys(("accuracy", "accuracy_at_equal_tokens", "accuracy_at_equal_movement"), "points"),
+    **dict.fromkeys(("validation_accuracy", "positive_share", BENCHMARKS), "points"),
+    **dict.fromkeys(("loss_bias", "pressure_slope"), "sd of length"),
+    "lost": "runs",
 }
 
 

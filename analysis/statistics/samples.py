@@ -6,21 +6,22 @@ from dataclasses import replace
 import numpy as np
 
 from analysis.runs.load import Runs
-from analysis.statistics.claim_file import BENCHMARKS, Claim, Claims
+from analysis.statistics.claim_file import Claim, Claims
 from analysis.statistics.evaluated import collect_benchmarks
 from analysis.statistics.intervals import Interval
 from analysis.statistics.pairs import Sample, collect, collect_apart, experiment_runs
-from analysis.statistics.quantities import ABOUT_COLLAPSE, COUNTS_FAILURES, OVER_VALIDATIONS, QUANTITIES
+from analysis.statistics.quantities import ABOUT_COLLAPSE, BENCHMARKS, COUNTS_FAILURES, OVER_VALIDATIONS
+from analysis.statistics.recorded import over_validations, quantity_of
 from analysis.statistics.robust import discordant, mixed_arms, signed_rank_p
 from analysis.statistics.rounding import ABOUT_CLIPPING, remarks
 from analysis.statistics.windows import MissingError, Run, validations
 
 
 def members_of(runs: Runs, claims: Claims, experiment: str) -> list[Run]:
-    """The runs of an experiment with its windows; none if it has no rules or no run."""
-    if experiment not in claims.experiments or experiment not in set(runs.runs["experiment"]):
+    """The runs of an experiment with its windows; none if it has no run."""
+    if experiment not in set(runs.runs["experiment"]):
         return []
-    return experiment_runs(runs.select(experiment=experiment), claims.rules[claims.experiments[experiment]["rules"]])
+    return experiment_runs(runs.select(experiment=experiment), claims.rules_of(experiment))
 
 
 def sample_of(members: Sequence[Run], claim: Claim, claims: Claims, experiment: str, runs: Runs) -> Sample:
@@ -28,13 +29,11 @@ def sample_of(members: Sequence[Run], claim: Claim, claims: Claims, experiment: 
 
     Raises ``AnalysisError`` if runs would be compared that are not matched.
     """
-    if experiment not in claims.experiments:
-        return Sample(missing="claims.yaml has no rules for this experiment")
-    if experiment not in claim.experiments:
+    if claim.experiments and experiment not in claim.experiments:
         return Sample(missing=f"a claim about {', '.join(claim.experiments)}")
     if claim.quantity == BENCHMARKS:
         return collect_benchmarks(members, claim.arms, claim.window)
-    quantity, caps = QUANTITIES[claim.quantity], claim.quantity not in COUNTS_FAILURES
+    quantity, caps = quantity_of(claim.quantity, claim.unit), claim.quantity not in COUNTS_FAILURES
     if claim.against:
         others = members_of(runs, claims, claim.against)
         if not others:
@@ -45,8 +44,9 @@ def sample_of(members: Sequence[Run], claim: Claim, claims: Claims, experiment: 
     said = [sample.remark]
     if claim.quantity in ABOUT_CLIPPING and sample.values:
         said.append(remarks(compared))
-    if claim.quantity in OVER_VALIDATIONS:
-        sample = replace(sample, steps=_validated(compared, sample, *OVER_VALIDATIONS[claim.quantity]))
+    if over_validations(claim.quantity):
+        metric, count = OVER_VALIDATIONS.get(claim.quantity, (claim.quantity, 1))
+        sample = replace(sample, steps=_validated(compared, sample, metric, count))
     if not caps:
         said.append(_counts(sample))
         sample = replace(sample, at_level=lambda level: _exact(sample, level))

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from analysis.runs.foreign import imported, settings_of
 from analysis.runs.load import AnalysisError, Runs
-from analysis.statistics.matched import different_treatment, merged_files, require_matched, trainer_versions
+from analysis.runs.sources.settings import TREATMENT
+from analysis.statistics.matched import IMPORTED, different_treatment, merged_files, require_matched, trainer_versions
 from harness.rundir import settings_hash
 
 STEPS = "trainer.total_training_steps"
@@ -34,6 +36,7 @@ def choose(runs: Runs, choice: Choice | None = None) -> Runs:
     """
     choice = choice or Choice()
     runs = runs.varying(choice.varies)
+    runs = runs.varying([IMPORTED] if imported(runs) else [])
     left_out = dict(runs.left_out)
     for pattern in (*choice.only, *choice.exclude):
         if not any(_named(run, pattern) for run in runs.runs["run"]):
@@ -111,11 +114,14 @@ def _groups(runs: Runs) -> list[list[str]]:
     then more runs, then more steps. Initial models belong to every group and stand with the first."""
     trained = runs.runs[runs.runs["planned_steps"] > 0]
     trainer = [str(sorted(trainer_versions(runs.manifests[run]).items())) for run in trained["run"]]
-    trained = trained.assign(trainer=trainer)
+    theirs = {run: settings_of(runs.manifests[run]) for run in imported(runs)}  # of others the fingerprint tells it
+    told = [theirs.get(run, {}) for run in trained["run"]]
+    stated = [settings_hash({key: value for key, value in one.items() if key not in TREATMENT}) for one in told]
+    trained = trained.assign(trainer=trainer, stated=stated)
     initial = list(runs.runs["run"][runs.runs["planned_steps"] <= 0])
     found = [
         ((rows["state"] == "done").sum(), len(rows), key[1], list(rows["run"]))
-        for key, rows in trained.groupby(["fingerprint", "planned_steps", "trainer"], sort=False)
+        for key, rows in trained.groupby(["fingerprint", "planned_steps", "trainer", "stated"], sort=False)
     ]
     ordered = [group for *_, group in sorted(found, key=lambda one: one[:3], reverse=True)]
     return [ordered[0] + initial, *ordered[1:]] if ordered else [initial]

@@ -21,14 +21,16 @@ The first look is at 3 seeds; at the usual maximum of 20 the levels of the first
 (``LEAST``), so the earliest decision is at 5 seeds for one pair of arms and at 7 for three.
 
 **The family** is every pair of arms that is compared times every primary outcome (``comparison.OUTCOMES``: length and
-accuracy, at equal steps). Each of its m members spends alpha / m (Bonferroni), so all intervals at all looks hold
-together at ``level``: they are *repeated confidence intervals* (Jennison and Turnbull 1989, J. R. Stat. Soc. B 51:305),
-valid at whatever look one stops and for whatever reason. Effect and equivalence are read off the same interval, so
-neither costs the other. Simulated error rates: ``results/bench/sequential.md``.
+accuracy, at equal steps), or the claims of a file, each with the rule that it has there. Each of its m members spends
+alpha / m (Bonferroni), so all intervals at all looks hold together at ``level``: they are *repeated confidence
+intervals* (Jennison and Turnbull 1989, J. R. Stat. Soc. B 51:305), valid at whatever look one stops and for whatever
+reason. Effect and equivalence are read off the same interval, so neither costs the other. Simulated error rates:
+``results/bench/sequential.md``.
 """
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -36,13 +38,15 @@ import numpy as np
 from scipy import special
 
 from analysis.statistics.arms import MIN_T_RUNS
+from analysis.statistics.claim_file import ANY, Claim, Claims, with_tuples
 from analysis.statistics.comparison import MARGINS, OPEN, OUTCOMES, UNTESTED, judged
-from analysis.statistics.factorial import Effect
-from analysis.statistics.intervals import Interval, Values
-from analysis.statistics.pairs import Sample, collect
+from analysis.statistics.effects import Effect
+from analysis.statistics.intervals import Interval, Values, verdict
+from analysis.statistics.pairs import Quantity, Sample, collect
 from analysis.statistics.quantities import QUANTITIES
+from analysis.statistics.recorded import quantity_of
 from analysis.statistics.robust import FLAT
-from analysis.statistics.windows import Run
+from analysis.statistics.windows import N_MIN, Run
 
 FIRST_LOOK = MIN_T_RUNS  # seeds
 MAX_SEEDS = 20  # unless another number is asked for
@@ -55,18 +59,37 @@ Pair = tuple[str, str]
 class Plan:
     """What is fixed before the first look. pairs: of arms; level: of all repeated intervals together.
 
-    margins: by unit, as ``comparison.MARGINS``; a plan that was written with other ones is another plan.
+    margins: by unit, as ``comparison.MARGINS``; a plan that was written with other ones is another plan. claims: what
+    is to be decided in place of ``OUTCOMES``, each with two arms, its n_min and one delta (``planned``).
     """
 
     pairs: tuple[Pair, ...]
     max_seeds: int = MAX_SEEDS
     level: float = 0.95
     margins: Mapping[str, float] = field(default_factory=lambda: dict(MARGINS))
+    claims: tuple[Claim, ...] = ()
+
+    @classmethod
+    def of_claims(cls, claims: Sequence[Claim], max_seeds: int, level: float) -> "Plan":
+        """The plan that decides these claims, each resolved for its experiment (``planned``)."""
+        pairs = tuple(dict.fromkeys((claim.arms[0], claim.arms[1]) for claim in claims))
+        return cls(pairs, max_seeds, level, {}, tuple(claims))
+
+    @property
+    def tests(self) -> list["Test"]:
+        """Members of the family: every pair times every primary outcome, or the claims."""
+        if self.claims:
+            return [_of_claim(claim) for claim in self.claims]
+        return [
+            Test(pair, outcome, unit, QUANTITIES[quantity], window, judged)
+            for pair in self.pairs
+            for outcome, (quantity, window, unit) in OUTCOMES.items()
+        ]
 
     @property
     def hypotheses(self) -> int:
-        """Members of the family: every pair times every primary outcome."""
-        return len(self.pairs) * len(OUTCOMES)
+        """How many members the family has."""
+        return len(self.claims) or len(self.pairs) * len(OUTCOMES)
 
     def spent(self, n: int) -> float:
         """Two-sided error of one member that is spent once n seeds have been looked at; 0 before the first look."""
@@ -86,16 +109,46 @@ class Plan:
         return repeated(effects, self.alpha(len(effects)), self.level)
 
     def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        found = asdict(self)
-        return {**found, "pairs": [list(pair) for pair in self.pairs], "margins": dict(self.margins),
-                "outcomes": list(OUTCOMES), "first_look": FIRST_LOOK, "whole": WHOLE}  # fmt: skip
+        """As JSON holds it; claims are there where there are any."""
+        found = {"pairs": self.pairs, "max_seeds": self.max_seeds, "level": self.level, "margins": dict(self.margins),
+                 "outcomes": [claim.name for claim in self.claims] or list(OUTCOMES), "first_look": FIRST_LOOK,
+                 "whole": WHOLE, **({"claims": list(map(asdict, self.claims))} if self.claims else {})}  # fmt: skip
+        return json.loads(json.dumps(found))
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> "Plan":
         """The inverse of ``record``. Raises KeyError, TypeError or ValueError for what is none."""
         pairs = tuple((str(first), str(second)) for first, second in record["pairs"])
-        return cls(pairs, int(record["max_seeds"]), float(record["level"]), dict(record["margins"]))
+        claims = (Claim(**with_tuples(claim)) for claim in record.get("claims", ()))
+        return cls(pairs, int(record["max_seeds"]), float(record["level"]), dict(record["margins"]), tuple(claims))
+
+
+@dataclass(frozen=True)
+class Test:
+    """A member of the family. name: of the outcome, or of the claim; judge: the verdict on its effect."""
+
+    pair: Pair
+    name: str
+    unit: str
+    quantity: Quantity
+    window: str
+    judge: Callable[[Effect], str]
+
+
+def planned(claim: Claim, claims: Claims, experiment: str) -> Claim:
+    """A claim with the number of runs and the delta that it has in an experiment."""
+    delta = {ANY: claim.delta[key]} if (key := claims.setting_of(experiment)) in claim.delta else claim.delta
+    return replace(claim, delta=dict(delta), n_min=claim.n_min or claims.rules_of(experiment)[N_MIN])
+
+
+def _of_claim(claim: Claim) -> Test:
+    rule, least = claim.rule(), claim.n_min or FIRST_LOOK
+
+    def judge(effect: Effect) -> str:
+        return verdict(effect.interval, rule, effect.sample.results >= least, effect.sample.capped)
+
+    quantity = quantity_of(claim.quantity, claim.unit)
+    return Test((claim.arms[0], claim.arms[1]), claim.name, claim.unit, quantity, claim.window, judge)
 
 
 def repeated(effects: Values, alpha: float, level: float) -> Interval:
@@ -146,7 +199,7 @@ def skewness(x: Values) -> float:
 
 @dataclass(frozen=True)
 class Look:
-    """The family at n seeds. effects: with repeated intervals; verdicts: of ``comparison.judged``; lost: seed and why
+    """The family at n seeds. effects: with repeated intervals; verdicts: of ``Test.judge``; lost: seed and why
     it has no value in some arm, which no further seed mends, or ""."""
 
     n: int
@@ -167,25 +220,22 @@ def looks(members: Sequence[Run], plan: Plan, seeds: Sequence[int]) -> list[Look
     order in which they finish: long responses take long, so the first to finish would be no fair sample.
     members: all runs of the experiment (``experiment_runs``). Raises ``AnalysisError`` for arms that are not matched.
     """
-    samples = [
-        (outcome, unit, collect(members, pair, QUANTITIES[quantity], window))
-        for pair in plan.pairs
-        for outcome, (quantity, window, unit) in OUTCOMES.items()
-    ]
+    samples = [(test, collect(members, test.pair, test.quantity, test.window)) for test in plan.tests]
     found: list[Look] = []
     for n in range(1, min(len(seeds), plan.max_seeds) + 1):
-        lost = next((text for _, _, one in samples if (text := _lost(one, seeds[n - 1]))), "")
+        lost = next((text for _, one in samples if (text := _lost(one, seeds[n - 1]))), "")
         if n < FIRST_LOOK and not lost:
             continue
-        effects = tuple(_effect(outcome, unit, _first(one, seeds[:n]), plan) for outcome, unit, one in samples)
-        found.append(Look(n, effects, tuple(judged(one) for one in effects), lost))
+        effects = tuple(_effect(test, _first(one, seeds[:n]), plan) for test, one in samples)
+        verdicts = tuple(test.judge(effect) for (test, _), effect in zip(samples, effects, strict=True))
+        found.append(Look(n, effects, verdicts, lost))
         if lost or found[-1].decided:
             break
     return found
 
 
-def _effect(outcome: str, unit: str, sample: Sample, plan: Plan) -> Effect:
-    return Effect(outcome, " - ".join(sample.arms), unit, plan.interval(sample.effects), sample)
+def _effect(test: Test, sample: Sample, plan: Plan) -> Effect:
+    return Effect(test.name, " - ".join(sample.arms), test.unit, plan.interval(sample.effects), sample)
 
 
 def _first(sample: Sample, seeds: Sequence[int]) -> Sample:

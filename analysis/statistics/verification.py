@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from analysis.runs.foreign import imported
 from analysis.runs.load import AnalysisError, Runs
 from analysis.runs.proofs import AGREES, FALSE, UNKNOWN, Proof
-from analysis.statistics.matched import changed_files, require_matched, trainer_versions
+from analysis.statistics.matched import IMPORTED, changed_files, require_matched, trainer_versions, unproved
 from harness.rundir import CODE
 
 
@@ -69,8 +70,10 @@ def _of_run(runs: Runs, run: str) -> Iterator[Proof]:
 def _of_pair(runs: Runs, one: str, other: str) -> Iterator[Proof]:
     a, b = (runs.manifests[run] for run in (one, other))
     try:
-        require_matched(runs.select(run=[one, other]))
-        yield Proof("settings", AGREES, "equal but for the treatment")
+        pair = runs.select(run=[one, other])
+        require_matched(pair, [IMPORTED] if imported(pair) else [])
+        state, detail = (UNKNOWN, unproved(pair)) if imported(pair) else (AGREES, "equal but for the treatment")
+        yield Proof("settings", state, detail)
     except AnalysisError as error:
         yield Proof("settings", FALSE, str(error))
     versions = [trainer_versions(manifest) for manifest in (a, b)]

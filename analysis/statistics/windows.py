@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.runs.foreign import is_imported
 from analysis.runs.load import Runs
 from analysis.runs.proofs import FALSE
 from analysis.statistics import length_pressure
 from harness.rundir import MACHINE_CAUSES
 
 Window = tuple[int, int]  # first and last step, both inside
+N_MIN = "n_min"  # among the rules of an experiment: runs per arm without which nothing is decided
+USUAL = {  # rules of an experiment of which no file says others
+    N_MIN: 5, "start": (1, 5), "growth": (1, 20), "early": (10, 19), "end": {"share": 0.2, "at_least": 1}
+}  # fmt: skip
 DIVERGENCE = "grad_norm"  # verl makes no update where it is no finite number
 DIVERGED_STEPS = 3  # at the end of a run without an update: it diverged; a single one is passed over
 
@@ -83,6 +88,8 @@ class Run:
         norms = self.metrics.loc[self.metrics["response_length"].notna(), DIVERGENCE]
         if norms.isna().all():
             return False  # not recorded: nobody knows
+        if is_imported(self.manifest):  # where there is none of a step, it was not recorded
+            norms = norms.dropna()
         last = norms.iloc[-DIVERGED_STEPS:]
         return len(last) == DIVERGED_STEPS and not np.isfinite(last).any()
 
@@ -93,12 +100,20 @@ class Run:
 
 
 def windows(rules: Mapping[str, Any], planned: int) -> dict[str, Window]:
-    """The named windows of a run of ``planned`` steps under one entry of ``rules`` of claims.yaml."""
-    share, at_least = rules["end"]["share"], rules["end"]["at_least"]
-    last = max(at_least, math.ceil(round(share * planned, 9)))
-    end = (planned - last + 1, planned)
-    early = {name: (int(rules[name][0]), int(rules[name][1])) for name in ("start", "growth", "early")}
-    return {**early, "end": end, "final": end, "run": (1, planned)}
+    """The named windows of a run of ``planned`` steps under the rules of its experiment (``Claims.rules_of``).
+
+    A window is a pair of steps, or the last ``share`` of the planned steps, ``at_least`` so many of them. ``final`` is
+    the same as ``end``, ``run`` all steps.
+    """
+    named = {name: _window(given, planned) for name, given in rules.items() if name != N_MIN}
+    return {**named, "final": named["end"], "run": (1, planned)}
+
+
+def _window(given: Any, planned: int) -> Window:
+    if isinstance(given, Mapping):
+        last = max(given.get("at_least", 1), math.ceil(round(given["share"] * planned, 9)))
+        return planned - last + 1, planned
+    return int(given[0]), int(given[1])
 
 
 def steps_of(run: Run, window: str) -> Window:

@@ -93,7 +93,7 @@ def sample(
     params: SamplingParams,
     eos_token_ids: frozenset[int],
 ) -> list[Sampled]:
-    """Sample one response for each prompt, at most ``params.max_tokens`` long and ended by EOS where the model ended it.
+    """Sample one response for each prompt, at most ``params.max_tokens`` long, ended by EOS where the model ended it.
 
     Log-probabilities and entropies are those of the processed distribution.
     """

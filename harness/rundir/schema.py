@@ -46,7 +46,8 @@ SEQUENCE_COLUMNS = {
     "gradient_weight": "sum over tokens of |dL/dlogp|, free of the number of ranks",
     "entropy": "mean over tokens of the policy's entropy at the rollout, nats",
     "response_hash": "CRC-32 of the response's token ids",
-    "rollout_logprob_diff": "mean over tokens of log pi_old - log pi_rollout; 0 but for rounding if engines agree, exactly 0 where pi_rollout is pi_old (bypass_mode)",
+    "rollout_logprob_diff": "mean over tokens of log pi_old - log pi_rollout; 0 but for rounding if engines agree, "
+    "exactly 0 where pi_rollout is taken for pi_old (bypass_mode)",
 }
 
 # Keys of a line of texts.jsonl. What is not known of a response is null.

@@ -88,11 +88,11 @@ def five_columns(root: Path) -> None:
 
 
 def claims(root: Path) -> None:
+    from analysis.paper.claims import paper_claims
     from analysis.runs.load import load_runs
-    from analysis.statistics.claim_file import load_claims
     from analysis.statistics.claims import evaluate
 
-    evaluate(load_runs(root), load_claims())
+    evaluate(load_runs(root), paper_claims())
 
 
 def figures(root: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from harness.config import ConfigError
-from harness.rundir import write_json
+from harness.manifest import hash_of_claims
+from harness.rundir import content_hash, write_json
 from harness.rundir.decisions import decision_file, find_decisions
 from sweeps import __main__ as command
 from sweeps import trials
@@ -126,6 +127,22 @@ def test_a_plan_shows_the_rule_and_how_many_runs_at_most(tmp_path: Path, capsys:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_file_of_claims_says_what_is_to_be_decided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    claim = {"id": "longer", "claim": "longer", "quantity": "length", "arms": ["luspo", "gspo"], "window": "end",
+             "direction": ">", "delta": 1.1}  # fmt: skip
+    file = tmp_path / "my.yaml"
+    file.write_text(yaml.safe_dump({"claims": [claim]}))
+    words = ["algo=gspo,luspo", "max_seeds=7", f"claims={file}", f"harness.root={tmp_path / 'runs'}"]
+    status, out, _ = run(["plan", "decided", *words], capsys)
+    assert status == 0
+    assert f"until decided: longer, claims of {file} (luspo:gspo); a look after each seed" in out.replace("\n", " ")
+    status, _, err = run(["plan", "decided", *words, "claim=luspo:gspo"], capsys)
+    assert (status, "give one of claim, pairs of arms, and claims, a file of claims" in err) == (2, True)
+    file.write_text(yaml.safe_dump({"claims": [claim | {"windw": "end"}]}))
+    status, _, err = run(["plan", "decided", *words], capsys)
+    assert (status, err.count("\n"), f"{file}:longer: unknown key 'windw'" in err) == (2, 1, True)
+
+
 def test_a_status_says_what_the_last_look_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["algo=gspo,luspo", "max_seeds=7"]
     root = f"harness.root={tmp_path}"
@@ -159,3 +176,15 @@ def test_decisions_are_found_beside_the_runs(tmp_path: Path) -> None:
     write_json(decision_file(tmp_path / ".sweeps" / "one", short), {"text": "yes"})
     decision_file(tmp_path / ".sweeps" / "one", long).write_text("{")
     assert find_decisions(tmp_path) == [{"text": "yes"}]
+
+
+def test_every_run_of_such_a_sweep_keeps_the_hash_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("claims: []")
+    _, rest = adjusted(grid(), ["until=decided", f"claims={file}"])
+    assert rest == [f"harness.claims={file}"]
+    (trial, *_) = adjusted(grid(), ["until=decided"])[0].trials(rest)
+    assert trial.path.parent.name in ("gspo", "luspo", "grpo")  # an arm is none the other for it
+    assert hash_of_claims(str(file)) == content_hash(file) != hash_of_claims()
+    with pytest.raises(ConfigError, match=r"none.yaml: no such file; give the path of a file of claims"):
+        hash_of_claims(str(tmp_path / "none.yaml"))

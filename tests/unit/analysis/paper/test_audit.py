@@ -16,9 +16,9 @@ from analysis.paper.audit import (
     load_sentences,
     sentence_table,
 )
+from analysis.paper.claims import paper_claims
 from analysis.paper.published import load_published, printed, shown_benchmarks
 from analysis.runs.load import AnalysisError
-from analysis.statistics.claim_file import load_claims
 from analysis.tables.table import Table
 
 PUBLISHED = load_published()
@@ -107,7 +107,7 @@ def test_sentences_of_the_paper() -> None:
 
 
 def test_every_sentence_has_its_source_in_the_claims() -> None:
-    claims = {claim.id: claim for claim in load_claims().rows}
+    claims = {claim.id: claim for claim in paper_claims().rows}
     for found in load_sentences():
         assert claims[found.claim].where == found.where
         assert claims[found.claim].arms == tuple(found.arms)

@@ -7,10 +7,10 @@ import pytest
 from fake_runs import write_run
 
 from analysis.__main__ import main
+from analysis.paper.claims import BASELINES, PAIRS, paper_claims
 from analysis.report.answer import answer, conditions
 from analysis.report.numbers import Report, build_report
 from analysis.runs.load import AnalysisError, load_runs
-from analysis.statistics.claim_file import load_claims
 from analysis.statistics.comparison import LESS, MORE, OPEN, SAME, UNTESTED, chosen_pairs
 
 STEPS = 20
@@ -30,7 +30,7 @@ def write(root: Path, arm: str, factor: float, gain: float = 0.0, seeds: int = 5
 
 
 def report(root: Path, *contrasts: str) -> Report:
-    return build_report(load_runs(root), load_claims(), contrasts=contrasts)
+    return build_report(load_runs(root), paper_claims(), contrasts=contrasts)
 
 
 def said(root: Path, *contrasts: str) -> list[str]:
@@ -126,13 +126,20 @@ def test_what_was_compared_is_said(tmp_path: Path) -> None:
         ({"luspo", "gspo", "grpo"}, (), [("luspo", "gspo"), ("gspo", "grpo"), ("luspo", "grpo")]),
         ({"luspo", "gspo", "mine"}, (), [("luspo", "gspo"), ("mine", "gspo")]),
         ({"grpo", "mine"}, (), [("mine", "grpo")]),
+        ({"mine", "cispo,lr=1e-06", "cispo"}, (), [("cispo,lr=1e-06", "cispo"), ("mine", "cispo")]),
         ({"b", "a", "c"}, (), [("b", "a"), ("c", "a")]),
         ({"mine"}, (), []),
         ({"luspo", "gspo"}, ("gspo:luspo",), [("gspo", "luspo")]),
     ],
 )
 def test_which_pairs_are_compared(arms: set[str], asked: tuple[str, ...], pairs: list[tuple[str, str]]) -> None:
-    assert chosen_pairs(arms, asked) == pairs
+    assert chosen_pairs(arms, asked, PAIRS, BASELINES) == pairs
+
+
+def test_without_claims_every_arm_is_compared_with_one_baseline() -> None:
+    arms = {"luspo", "gspo", "grpo", "mine"}
+    assert chosen_pairs(arms) == [("gspo", "grpo"), ("luspo", "grpo"), ("mine", "grpo")]
+    assert chosen_pairs(arms, baselines=("mine",)) == [("grpo", "mine"), ("gspo", "mine"), ("luspo", "mine")]
 
 
 @pytest.mark.parametrize("text", ["luspo", "luspo:luspo", "luspo:gsop", ":gspo"])

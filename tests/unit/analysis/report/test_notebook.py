@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
 from analysis import load_runs
-from analysis.statistics.claim_file import load_claims
+from analysis.paper.claims import paper_claims
 from analysis.statistics.claims import evaluate
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -34,7 +34,7 @@ def executed(monkeypatch: pytest.MonkeyPatch, *experiments: str) -> tuple[int, s
 def test_it_runs_and_agrees_with_the_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures, text = executed(monkeypatch, "tiny")
     assert pictures >= 4
-    results = evaluate(load_runs(ROOT / "results/reference/tiny").select(experiment="tiny"), load_claims())
+    results = evaluate(load_runs(ROOT / "results/reference/tiny").select(experiment="tiny"), paper_claims())
     (c1,) = [result for result in results if result.claim.id == "C1"]
     assert c1.text in text
     assert re.search(rf"by hand, [\d.]+ %: {re.escape(c1.text)}", text)  # the same interval, not one of another level

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from analysis import load_runs
+from analysis.paper.claims import paper_claims
 from analysis.report.interactive import interactive
 from analysis.report.numbers import build_report
 from analysis.report.page import HEADLINE, Content, Drawn, render_page
-from analysis.statistics.claim_file import load_claims
 from harness.rundir import append_texts
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -72,7 +72,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     write(folder / "runs")
     runs = load_runs(folder / "runs")
-    report = build_report(runs, load_claims())
+    report = build_report(runs, paper_claims())
     figure, drawn = Figure(figsize=(3, 2)), io.BytesIO()
     figure.add_axes((0, 0, 1, 1)).plot([0, 1])
     figure.savefig(drawn, format="png")

@@ -70,7 +70,8 @@ def test_what_cannot_be_planned_is_one_line(tmp_path: Path, capsys: pytest.Captu
         assert f"a spread needs 3 seeds of each arm, found {seeds} (C1)" in said
         assert said.endswith(f"make sweep EXPERIMENT=tiny ALGOS=gspo,luspo SEEDS={there}")
     write_lengths(tmp_path / "mine", SPREAD, experiment="mine")
-    assert "mine: results/paper/claims.yaml has no rules for it" in failed(tmp_path / "mine", capsys)
+    said = failed(tmp_path / "mine", capsys)
+    assert "mine: the paper's claims are not about it; write some of your own (docs/claims.md)" in said
     write_lengths(tmp_path / "there", SPREAD)
     assert "no benchmark evaluated" in failed(tmp_path / "there", capsys, "--claim", "C13")
     (tmp_path / "file").write_text("")

@@ -12,10 +12,10 @@ from fake_runs import training_like, write_run
 from scipy import stats
 
 from analysis import AnalysisError
+from analysis.paper.claims import paper_claims
 from analysis.report.numbers import build_report
 from analysis.report.readme import MARKERS, blocks, main, replace_block, results_page
 from analysis.runs.load import load_runs
-from analysis.statistics.claim_file import load_claims
 
 ROOT = Path(__file__).resolve().parents[4]
 BEFORE, AFTER = "# Title\n\n1.23 x is typed here.\n\n", "\n\nThe rest.\n"
@@ -57,7 +57,7 @@ def test_what_the_blocks_say(folder: Path) -> None:
     report = json.loads((folder / "results/reports/readme/report.json").read_text())
     claims = {(r["id"], r["row"], r["experiment"]): r for r in report["claims"]}
     c1 = claims["C1", "", "tiny"]
-    numbers = c1["text"].replace(" x", " times", 1)
+    numbers = c1["stated"].replace(" x", " times", 1)
     assert f"| LUSPO's responses are longer than GSPO's (C1) | tiny | {c1['verdict']} | {numbers} |" in text
     assert "| smollm2 |" not in text  # a single run has no verdict
     assert "](results/reference/figure.png)" in text
@@ -90,7 +90,7 @@ def test_the_page_of_results_has_every_claim_and_arm(folder: Path) -> None:
     (c1,) = [r for r in report["claims"] if r["id"] == "C1" and r["experiment"] == "tiny"]
     (row,) = [line for line in text.splitlines() if line.startswith("| **C1**")]
     single = f"{c1['values']['0']:.2f} x (1), not tested"
-    assert row.split(" | ")[1:] == [f"{c1['text']} (5), {c1['verdict']}", single, "not run |"]
+    assert row.split(" | ")[1:] == [f"{c1['stated']} (5), {c1['verdict']}", single, "not run |"]
     gspo = next(arm for arm in report["experiments"]["tiny"]["arms"] if arm["arm"] == "gspo")
     length = gspo["length at end (tokens)"]
     assert length["low"] < length["mean"] < length["high"]
@@ -121,7 +121,7 @@ def test_errors_are_one_line_and_write_nothing(folder: Path, capsys: pytest.Capt
 
 
 def test_the_readme_says_what_the_reference_runs_say() -> None:
-    claims, text = load_claims(), (ROOT / "README.md").read_text()
+    claims, text = paper_claims(), (ROOT / "README.md").read_text()
     report = build_report(load_runs(ROOT / "results" / "reference"), claims)
     for name, block in blocks(report).items():
         assert replace_block(text, name, block) == text, f"run `make readme`: the block {name} is not what it writes"

@@ -15,12 +15,12 @@ from scipy import stats
 
 from analysis import load_runs
 from analysis.__main__ import main
+from analysis.paper.claims import paper_claims
 from analysis.report.catalogue import OURS
 from analysis.report.comparability import comparability
 from analysis.report.numbers import build_report
 from analysis.report.page import CONTRASTS, TILES, Content, render_page
 from analysis.report.sections import claims_table
-from analysis.statistics.claim_file import load_claims
 from analysis.statistics.claims import evaluate
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -119,7 +119,7 @@ def test_report_json_has_the_claims_numbers_and_they_trace_to_runs(report: Path)
     content = json.loads((report / "out/report.json").read_text())
     (c1,) = [r for r in content["claims"] if (r["id"], r["experiment"]) == ("C1", "tiny")]
     runs = load_runs(report / "runs")
-    (result,) = [r for r in evaluate(runs, load_claims()) if r.claim.id == "C1"]
+    (result,) = [r for r in evaluate(runs, paper_claims()) if r.claim.id == "C1"]
     assert c1["text"] == result.text
     # By hand from the metrics: the mean length over the last fifth of the steps, LUSPO over GSPO, seed by seed.
     last = runs.metrics[(runs.metrics["step"] > 0.8 * STEPS) & (runs.metrics["seed"] < 9)]
@@ -193,10 +193,10 @@ def test_it_ends_with_what_a_verdict_lacks_and_the_command_that_gets_it(
 
 def test_contrasts_are_there_when_their_arms_are(tmp_path: Path) -> None:
     write(tmp_path)
-    assert "factorial" not in build_report(load_runs(tmp_path), load_claims())["experiments"]["tiny"]
+    assert "factorial" not in build_report(load_runs(tmp_path), paper_claims())["experiments"]["tiny"]
     for seed in range(5):
         write_run(tmp_path, training_like(STEPS, seed), experiment="tiny", arm="grpo_sum", seed=seed)
-    content = build_report(load_runs(tmp_path), load_claims())["experiments"]["tiny"]
+    content = build_report(load_runs(tmp_path), paper_claims())["experiments"]["tiny"]
     assert {row["contrast"] for row in content["factorial"]} >= {"ratio by sequence", "interaction"}
     assert content["attribution"][0]["n"] == 5
 
@@ -204,7 +204,7 @@ def test_contrasts_are_there_when_their_arms_are(tmp_path: Path) -> None:
 def test_an_initial_model_is_in_no_curve_and_in_no_arm(tmp_path: Path) -> None:
     write(tmp_path)
     base = write_run(tmp_path, experiment="tiny", arm="base", planned=0)
-    report = build_report(load_runs(tmp_path), load_claims())
+    report = build_report(load_runs(tmp_path), paper_claims())
     assert [arm["arm"] for arm in report["experiments"]["tiny"]["arms"]] == ["grpo", "gspo", "luspo"]
     assert {run["run"] for run in report["runs"]} >= {"tiny/base/seed=0"}
     assert load_runs(base.path).trained().runs["arm"].tolist() == ["base"]
@@ -217,7 +217,7 @@ def test_a_contrast_of_two_experiments_says_so(tmp_path: Path) -> None:
             data = {"hash.train_data": experiment}
             metrics = {"response_length": lengths}
             write_run(tmp_path, metrics, experiment=experiment, arm="gspo", seed=seed, controlled=data)
-    report = build_report(load_runs(tmp_path), load_claims())
+    report = build_report(load_runs(tmp_path), paper_claims())
     rows = {row[1]: row for row in claims_table(report, "multimodal_mix").rows}
     _, _, verdict, estimate, n, _, basis, _ = rows["C5, mix over ViRL39K"]
     assert [getattr(entry, "text", entry) for entry in (verdict, n, basis)] == ["supported", "3", "config, not data"]

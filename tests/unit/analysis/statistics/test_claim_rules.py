@@ -12,13 +12,14 @@ from fake_runs import NARROW, write_run, write_sequences
 from scipy import stats
 
 from analysis import Runs, load_runs
-from analysis.statistics.claim_file import Claim, load_claims
+from analysis.paper.claims import paper_claims
+from analysis.statistics.claim_file import Claim
 from analysis.statistics.claims import evaluate
 from analysis.statistics.pairs import Sample
 from analysis.statistics.quantities import QUANTITIES
 from harness.rundir import STANDARD_METRICS
 
-CLAIMS = load_claims()
+CLAIMS = paper_claims()
 STEPS = 20
 ONES = np.ones(STEPS)
 

@@ -10,15 +10,15 @@ from fake_runs import write_run, write_sequences
 from matplotlib.figure import Figure
 
 from analysis.figures.spending import spending_curves
+from analysis.paper.claims import MAIN, paper_claims
 from analysis.report.catalogue import draw_figure
 from analysis.report.numbers import build_report
 from analysis.report.sections import contrast_tables
 from analysis.runs.load import AnalysisError, Runs, load_runs
-from analysis.statistics.claim_file import load_claims
 from analysis.statistics.comparison import comparisons, tuning
 from analysis.statistics.movement import with_movement
 
-RULES = load_claims().rules["tiny"]
+RULES = paper_claims().rules["tiny"]
 STEPS = 20
 ACCURACY = np.linspace(0.2, 0.8, STEPS)
 LENGTH = np.linspace(10, 40, STEPS)
@@ -35,7 +35,8 @@ def write_pair(root: Path, seeds: int = 3, **luspo: Any) -> None:
 
 
 def found(root: Path, quantity: str, basis: str) -> dict[str, Any]:
-    (record,) = [r for r in comparisons(load_runs(root), RULES) if (r["quantity"], r["basis"]) == (quantity, basis)]
+    records = comparisons(load_runs(root), RULES, [MAIN])
+    (record,) = [r for r in records if (r["quantity"], r["basis"]) == (quantity, basis)]
     return record
 
 
@@ -85,7 +86,7 @@ def test_the_table_says_the_notions_and_what_tuning_would_need(tmp_path: Path) -
     write_pair(tmp_path)
     runs = load_runs(tmp_path)
     assert tuning(runs) == {"arms": ["gspo", "luspo"], "grid": [1e-4, 3e-4, 9e-4], "compared_seeds": [0, 1, 2]}
-    (table,) = [t for t in contrast_tables(build_report(runs, load_claims()), "tiny") if t.name == "comparisons_tiny"]
+    (table,) = [t for t in contrast_tables(build_report(runs, paper_claims()), "tiny") if t.name == "comparisons_tiny"]
     assert table.columns == ("arms", "quantity", "config-matched", "token-matched", "movement-matched")
     assert [entry.text for entry in table.entries[1]] == [
         "luspo - gspo", "accuracy", *["+0.00 points [+0.00, +0.00] (3)"] * 3

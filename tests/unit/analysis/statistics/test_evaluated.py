@@ -8,12 +8,12 @@ import pytest
 from fake_runs import training_like, write_run
 
 from analysis import load_runs
+from analysis.paper.claims import paper_claims
 from analysis.statistics.benchmarks import average, compare
-from analysis.statistics.claim_file import load_claims
 from analysis.statistics.claims import Result, evaluate
 from harness.rundir import RunDir
 
-CLAIMS = load_claims()
+CLAIMS = paper_claims()
 QUESTIONS, SAMPLES, STEPS = 40, 4, 20
 
 

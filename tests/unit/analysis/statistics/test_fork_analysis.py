@@ -7,9 +7,9 @@ from fake_runs import write_attempt, write_run
 from scipy import stats
 
 from analysis import load_runs
+from analysis.paper.claims import FORKS, paper_claims
 from analysis.report.numbers import build_report
 from analysis.runs.load import AnalysisError
-from analysis.statistics.claim_file import load_claims
 from analysis.statistics.fork import fork_effects, fork_frame, is_fork
 from analysis.statistics.matched import require_matched
 
@@ -33,7 +33,7 @@ def test_changes_and_their_intervals(tmp_path: Path) -> None:
     assert is_fork(runs)
     frame = fork_frame(runs).set_index(["arm", "seed"])
     assert frame.loc[("luspo", 1), ["step", "before", "after"]].tolist() == pytest.approx([21, 31.0, 32.1])
-    effects = fork_effects(fork_frame(runs)).set_index("arm")
+    effects = fork_effects(fork_frame(runs), FORKS).set_index("arm")
     for arm, changes in CHANGES.items():
         low, high = stats.t.interval(0.95, 2, sum(changes) / 3, stats.sem(changes))
         assert effects.loc[arm, ["estimate", "low", "high"]].tolist() == pytest.approx([sum(changes) / 3, low, high])
@@ -41,7 +41,7 @@ def test_changes_and_their_intervals(tmp_path: Path) -> None:
     assert effects.loc["luspo - gspo", ["low", "high"]].tolist() == pytest.approx(
         stats.t.interval(0.95, 2, sum(differences) / 3, stats.sem(differences))
     )
-    content = build_report(runs, load_claims())["experiments"]["tiny_fork"]
+    content = build_report(runs, paper_claims())["experiments"]["tiny_fork"]
     assert [row["arm"] for row in content["fork"]] == [*CHANGES, "luspo - gspo"]
 
 

@@ -18,7 +18,7 @@ from fake_runs import write_run, write_sequences
 from scipy import stats
 
 from analysis import AnalysisError, load_runs
-from analysis.statistics.claim_file import load_claims
+from analysis.paper.claims import paper_claims
 from analysis.statistics.claims import evaluate
 from analysis.statistics.length_pressure import (
     COLUMNS,
@@ -415,7 +415,7 @@ def test_what_was_not_recorded_is_refused(tmp_path: Path) -> None:
 
 
 def decide(root: Path, claim: str, row: str = ""):
-    results = evaluate(load_runs(root), load_claims())
+    results = evaluate(load_runs(root), paper_claims())
     (result,) = [r for r in results if (r.claim.id, r.claim.row, r.experiment) == (claim, row, "tiny_neutral")]
     return result
 

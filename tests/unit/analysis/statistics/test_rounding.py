@@ -7,9 +7,9 @@ import pytest
 from fake_runs import write_run
 
 from analysis import load_runs
+from analysis.paper.claims import paper_claims
 from analysis.report.numbers import build_report
 from analysis.report.sections import arms_table
-from analysis.statistics.claim_file import load_claims
 from analysis.statistics.pairs import experiment_runs
 from analysis.statistics.rounding import mostly_rounding
 
@@ -42,7 +42,7 @@ def written(root: Path, noise: float, clipped: float, level: str = "sequence_mea
 def test_what_is_said_of_a_run(tmp_path: Path, noise: float, clipped: float, level: str, said: str) -> None:
     written(tmp_path, noise, clipped, level)
     runs = load_runs(tmp_path)
-    (run,) = experiment_runs(runs, load_claims().rules["tiny"])
+    (run,) = experiment_runs(runs, paper_claims().rules["tiny"])
     found = mostly_rounding(run)
     assert (said in found) if said else (found == "")
     if said:  # (3 x .0025 / .002)^2 x 17
@@ -53,7 +53,7 @@ def test_what_is_said_of_a_run(tmp_path: Path, noise: float, clipped: float, lev
 def test_it_stands_below_the_arms_and_in_claims_about_clipping(tmp_path: Path) -> None:
     for seed in range(3):
         written(tmp_path, 2.5e-3, 0.3, seed=seed)
-    report = build_report(load_runs(tmp_path), load_claims())
+    report = build_report(load_runs(tmp_path), paper_claims())
     assert any("mostly arithmetic noise" in note for note in arms_table(report, "tiny").notes)
     about = {r["id"] for r in report["claims"] if "mostly arithmetic noise" in r["reason"]}
     assert about <= {"C6", "C7", "C8"}
@@ -69,7 +69,7 @@ def test_a_cell_of_fewer_runs_than_its_row_says_so(tmp_path: Path) -> None:
     rows = file.read_text().splitlines()
     file.write_text("\n".join(row.replace('"accuracy": 0.4', '"other": 0.4') if at == 4 else row
                               for at, row in enumerate(rows)) + "\n")  # fmt: skip
-    table = arms_table(build_report(load_runs(tmp_path), load_claims()), "tiny")
+    table = arms_table(build_report(load_runs(tmp_path), paper_claims()), "tiny")
     (row,) = table.rows
     cells = dict(zip(table.columns, row, strict=True))
     assert cells["n"] == "3"

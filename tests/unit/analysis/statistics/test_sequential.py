@@ -1,23 +1,30 @@
 """Repeated intervals against the formulas written out, and by simulation what they promise: see also
 ``tests/bench/sequential_bench.py``, whose tables are in ``results/bench/sequential.md``."""
 
+import json
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from claim_runs import STEPS, write_arm
 from fake_runs import write_run
 from scipy import optimize, stats
 from sequential_trials import NOISE, ever, first, look, standard
 
 from analysis import load_runs
+from analysis.paper.claims import paper_claims
 from analysis.report.answer import answer
 from analysis.report.decision import Decision
 from analysis.report.numbers import build_report
+from analysis.report.page import Content, render_page
+from analysis.report.sections import contrast_tables
 from analysis.runs.load import AnalysisError
-from analysis.statistics.claim_file import load_claims
+from analysis.statistics.claims import evaluate
 from analysis.statistics.comparison import LESS, MARGINS, MORE, SAME, comparisons
 from analysis.statistics.pairs import experiment_runs
 from analysis.statistics.repeated import plans_of, repeated_interval
@@ -26,7 +33,7 @@ from harness.rundir import write_json
 
 PAIR = (("luspo", "gspo"),)
 THREE = (("luspo", "gspo"), ("gspo", "grpo"), ("luspo", "grpo"))
-RULES = load_claims().rules["tiny"]
+RULES = paper_claims().rules["tiny"]
 TRIALS = 2000
 # Shares of 5 % are of 2,000 trials; a rule with exactly 5 % leaves this bound in one of a thousand simulations.
 MOST = float(stats.binom.isf(1e-3, TRIALS, 0.05)) / TRIALS
@@ -204,12 +211,12 @@ def decision(root: Path, plan: Plan, seeds: int) -> None:
 
 def test_a_report_uses_and_names_the_interval_of_a_sweep_that_looked(tmp_path: Path) -> None:
     write(tmp_path, [1.5 * math.exp(x / 5) for x in NOISY], [x / 2 for x in NOISY])
-    plain = build_report(load_runs(tmp_path / "tiny"), load_claims())
+    plain = build_report(load_runs(tmp_path / "tiny"), paper_claims())
     assert plain["experiments"]["tiny"]["repeated"] == []
     assert not any("repeated" in line for line in answer(plain, "tiny"))
     plan = Plan(PAIR, 20)
     decision(tmp_path, plan, 10)
-    report = build_report(load_runs(tmp_path / "tiny"), load_claims())
+    report = build_report(load_runs(tmp_path / "tiny"), paper_claims())
     first_line, *_, last = answer(report, "tiny")
     assert "95 % repeated interval" in first_line
     assert "repeated confidence intervals" in last
@@ -221,12 +228,97 @@ def test_a_report_uses_and_names_the_interval_of_a_sweep_that_looked(tmp_path: P
     assert length["low"] < before["low"] < before["high"] < length["high"]
 
 
+def test_claims_of_such_a_sweep_show_the_interval_that_allows_for_looking(tmp_path: Path) -> None:
+    ratios = [1.5 * math.exp(x / 5) for x in NOISY]
+    write(tmp_path, ratios, [x / 2 for x in NOISY])
+    (before,) = [one for one in evaluate(load_runs(tmp_path / "tiny"), paper_claims()) if one.claim.id == "C1"]
+    assert (before.looked, before.repeated) == (False, None)
+    assert "repeated" not in before.stated
+    plan = Plan(PAIR, 20)
+    decision(tmp_path, plan, 10)
+    results = evaluate(load_runs(tmp_path / "tiny"), paper_claims())
+    (found,) = [one for one in results if one.claim.id == "C1"]
+    low, high = by_hand(np.log(ratios), plan.alpha(10))
+    record = found.record()
+    assert (record["low_repeated"], record["high_repeated"]) == pytest.approx((math.exp(low), math.exp(high)))
+    assert (record["low"], record["low_plain"]) == (before.record()["low"], before.record()["low_plain"])
+    shown = found.stated
+    assert shown.startswith(f"{found.text} Holm; [")
+    assert shown.endswith(f"at 95 %; [{math.exp(low):.2f}, {math.exp(high):.2f}] repeated")
+    report = build_report(load_runs(tmp_path / "tiny"), paper_claims())
+    page = render_page("tiny", report, Content())
+    assert "bands of curves and intervals of single losses are not adjusted for that" in page
+    assert "The interval that allows for looking after every seed is called repeated" in page
+    assert "Student&#39;s t over seeds" not in page
+    notes = " ".join(note for table in contrast_tables(report, "tiny") for note in table.notes)
+    assert "In brackets: 95 % repeated interval, which allows for looking after every seed" in notes
+
+
+def test_a_verdict_must_hold_with_the_repeated_interval(tmp_path: Path) -> None:
+    effects = np.array([0.2, 0.9, 0.3, 0.8, 0.45])
+    write(tmp_path, list(np.exp(effects)), [0.0] * 5)
+    claims = replace(paper_claims(), rows=tuple(row for row in paper_claims().rows if row.id in ("C1", "C15")))
+    (alone, _) = evaluate(load_runs(tmp_path / "tiny"), claims)
+    assert alone.verdict == "supported"
+    plan = Plan(PAIR, 20)
+    decision(tmp_path, plan, 5)
+    (found, _) = evaluate(load_runs(tmp_path / "tiny"), claims)
+    assert found.interval == alone.interval
+    assert by_hand(effects, plan.alpha(5))[0] < 0 < alone.interval.low
+    assert found.verdict == "undecided"
+    assert found.reason.startswith("by the file's rule alone supported, but seeds were added until")
+
+
+CLAIM = {"id": "longer", "claim": "longer", "quantity": "length", "arms": ["luspo", "gspo"], "window": "end",
+         "direction": ">", "delta": 1.1, "primary": True}  # fmt: skip
+
+
+def test_the_claims_of_a_file_are_the_family_in_place_of_length_and_accuracy(tmp_path: Path) -> None:
+    ratios = [1.5 * math.exp(x / 5) for x in NOISY]
+    write(tmp_path, ratios, [10 * x for x in NOISY])  # accuracy alone would never be decided
+    file = tmp_path / "my.yaml"
+    file.write_text(yaml.safe_dump({"n_min": 6, "claims": [CLAIM, CLAIM | {"id": "other", "primary": False}]}))
+    found = Decision.of(["gspo", "luspo"], (), 20, "tiny", str(file))
+    assert (found.plan.hypotheses, found.pairs) == (1, PAIR)
+    assert Plan.read(json.loads(json.dumps(found.record))) == found.plan
+    assert found.words.startswith(f"until decided: longer, claims of {file} (luspo:gspo); a look after each seed")
+    paths = [run.parent for run in (tmp_path / "tiny").rglob("manifest.json")]
+    judged = found.judge(paths, list(range(10)))
+    last = judged["looks"][-1]
+    assert (judged["stop"], last["seeds"]) == ("decided", 6)  # not before n_min
+    (one,) = last["comparisons"]
+    low, _ = by_hand(np.log(ratios[:6]), found.plan.alpha(6))
+    assert (one["quantity"], one["verdict"], one["low"]) == ("longer", "supported", pytest.approx(math.exp(low)))
+    assert "longer supported, 1.5" in judged["text"]
+    assert Plan(PAIR, 20).record().keys() == found.record.keys() - {"claims"}
+
+
+@pytest.mark.parametrize(
+    ("arms", "claim", "said"),
+    [
+        (["gspo", "mine"], {}, "my.yaml:longer: no arm 'luspo' in this sweep; there are gspo, mine"),
+        (
+            ["gspo", "gspo,lr=1e-06"],
+            {"arms": ["gspo,lr=2", "gspo"]},
+            "no arm 'gspo,lr=2' in this sweep; there are gspo",
+        ),
+        (["gspo", "luspo"], {"arms": ["gspo"]}, "my.yaml: no claim compares two arms seed by seed in tiny"),
+        (["gspo", "luspo"], {"quantity": "lenght"}, "unknown quantity 'lenght'; did you mean length?"),
+    ],
+)
+def test_a_file_that_a_sweep_cannot_decide(arms: list[str], claim: dict[str, Any], said: str, tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(yaml.safe_dump({"claims": [CLAIM | claim]}))
+    with pytest.raises(AnalysisError, match=re.escape(said)):
+        Decision.of(arms, (), 20, "tiny", str(file))
+
+
 def test_a_pair_that_was_not_planned_gets_the_largest_family(tmp_path: Path) -> None:
     plans = [Plan(PAIR, 20), Plan(THREE, 20)]
     runs = load_runs([write_and_load(tmp_path)])
     interval = repeated_interval(plans, 0.95)
     assert interval is not None
-    swapped = next(one for one in comparisons(runs, RULES, asked=["gspo:luspo"], interval=interval))
+    swapped = next(one for one in comparisons(runs, RULES, [("gspo", "luspo")], interval=interval))
     effects = [math.log(1 / 1.5) - x / 5 for x in NOISY]
     assert swapped["low"] == pytest.approx(math.exp(by_hand(np.array(effects), plans[0].alpha(10))[0]))
     assert repeated_interval([], 0.95) is None

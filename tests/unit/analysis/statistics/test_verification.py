@@ -14,16 +14,16 @@ from fake_runs import VERSIONS, write_whole_run
 from scipy import stats
 
 from analysis.__main__ import main
+from analysis.paper.claims import paper_claims
 from analysis.report.numbers import build_report
 from analysis.report.warnings import warnings
 from analysis.runs.load import load_runs
 from analysis.runs.proofs import FALSE
-from analysis.statistics.claim_file import load_claims
 from analysis.statistics.selection import Choice, choose
 from analysis.statistics.verification import verify
 from harness.rundir import RunDir, seal, settings_hash
 
-CLAIMS = load_claims()
+CLAIMS = paper_claims()
 STEPS = 20
 LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
 RATE = "actor_rollout_ref.actor.optim.lr"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from analysis.paper.audit import audit
+from analysis.paper.claims import paper_claims
 from analysis.paper.published import load_published
 from analysis.paper.tables import benchmark_table, paper_table
 from analysis.report.numbers import build_report
 from analysis.report.page import own_tables
 from analysis.runs.load import load_runs
-from analysis.statistics.claim_file import load_claims
 from analysis.tables.latex import PACKAGES, to_latex
 from analysis.tables.settings import settings_table
 from analysis.tables.table import Entry, Table
@@ -44,7 +44,7 @@ def nasty() -> list[Table]:
 def written() -> list[Table]:
     """The tables that the report of the reference runs writes, those of the paper among them."""
     runs, published = load_runs(ROOT / "results/reference/tiny"), load_published()
-    own = [found for chapter in own_tables(build_report(runs, load_claims())).values() for found in chapter]
+    own = [found for chapter in own_tables(build_report(runs, paper_claims())).values() for found in chapter]
     of_paper = [paper_table(number, runs, published) for number in (2, 3, 4, 5)]
     return [*own, benchmark_table(runs), *of_paper, settings_table(runs), *audit(published)]
 

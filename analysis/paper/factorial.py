@@ -12,16 +12,18 @@ update a rollout, the ratio is 1 and both levels of the first factor are one and
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.runs.load import Runs
-from analysis.statistics.intervals import Interval, t_interval
-from analysis.statistics.pairs import Sample, collect, experiment_runs
+from analysis.statistics.effects import Effect
+from analysis.statistics.intervals import t_interval
+from analysis.statistics.pairs import collect, experiment_runs
 from analysis.statistics.quantities import QUANTITIES
+from analysis.tables.effects import effect_entry, effect_text
+from analysis.tables.table import Table
 
 INTERACTION = "beyond that where ratio and clip are of sequences (interaction)"
 
@@ -44,36 +46,11 @@ RESPONSES = {
 }
 
 
-@dataclass(frozen=True)
-class Effect:
-    """One contrast of one quantity. interval: over seeds, of natural logarithms where ``unit`` is ratio."""
-
-    quantity: str
-    contrast: str
-    unit: str
-    interval: Interval
-    sample: Sample
-
-    def record(self) -> dict[str, Any]:
-        """A flat row, effects in the unit: factors for ratio, percentage points for points; NaN without an interval."""
-        back = np.exp if self.unit == "ratio" else float
-        found = self.interval
-        return {
-            "quantity": self.quantity,
-            "contrast": self.contrast,
-            "unit": self.unit,
-            **{name: float(back(getattr(found, name))) for name in ("estimate", "low", "high")},
-            "p": found.p,
-            "n": found.n,
-            "reason": self.sample.missing
-            or "; ".join(sorted({*self.sample.lost.values(), *self.sample.left_out.values()})),
-        }
-
-
 def factorial(runs: Runs, rules: Mapping[str, Any], level: float = 0.95) -> list[Effect]:
     """Every contrast of every quantity over the seeds that all four corners have; empty unless all four have runs.
 
-    rules: one entry of ``rules`` of claims.yaml, for its windows. Raises ``AnalysisError`` if the arms are not matched.
+    rules: of the experiment (``Claims.rules_of``), for its windows. Raises ``AnalysisError`` if the arms are not
+    matched.
     """
     if not set(CORNERS) <= set(runs.runs["arm"]):
         return []
@@ -110,3 +87,33 @@ def attribution(effects: list[Effect]) -> pd.DataFrame:
 def effects_frame(effects: list[Effect]) -> pd.DataFrame:
     """One row per effect, columns as in ``Effect.record``."""
     return pd.DataFrame([effect.record() for effect in effects])
+
+
+def factorial_tables(content: Mapping[str, Any], experiment: str) -> list[Table]:
+    """The 2 x 2 and the attribution, where the numbers of a report's experiment have them."""
+    tables = []
+    if "factorial" in content:
+        rows = [
+            (r["quantity"], r["contrast"], effect_entry(r, effect_text(r)), str(r["n"]), r["reason"])
+            for r in content["factorial"]
+        ]
+        notes = (
+            "ratio by sequence: gspo and luspo against grpo and grpo_sum; sum over tokens: grpo_sum and luspo against "
+            "grpo and gspo; interaction: what the sum does by sequence beyond what it does by token.",
+        )
+        columns = ("quantity", "effect", "estimate", "seeds", "reason")
+        tables.append(
+            Table(f"factorial_{experiment}", f"The 2 x 2 on {experiment}", columns, tuple(rows), notes, labels=2)
+        )
+    if "attribution" in content:
+        rows = [
+            (r["part"], effect_entry(r, effect_text({**r, "unit": "ratio"})), str(r["n"]))
+            for r in content["attribution"]
+        ]
+        notes = (
+            "The parts multiply to the whole, seed by seed. The losses compared differ in 1/|y| alone: the last part "
+            "is no effect of ratio and clip by themselves, but what 1/|y| does more where they are of sequences.",
+        )
+        title = f"What LUSPO's length over GSPO's is made of on {experiment}"
+        tables.append(Table(f"attribution_{experiment}", title, ("part", "estimate", "seeds"), tuple(rows), notes))
+    return tables

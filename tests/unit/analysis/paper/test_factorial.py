@@ -8,11 +8,11 @@ import pytest
 from fake_runs import write_run
 
 from analysis import load_runs
+from analysis.paper.claims import paper_claims
+from analysis.paper.factorial import INTERACTION, attribution, effects_frame, factorial
 from analysis.runs.load import AnalysisError, Runs
-from analysis.statistics.claim_file import load_claims
-from analysis.statistics.factorial import INTERACTION, attribution, effects_frame, factorial
 
-RULES = load_claims().rules["tiny"]
+RULES = paper_claims().rules["tiny"]
 CODES = {"grpo": (-0.5, -0.5), "grpo_sum": (-0.5, 0.5), "gspo": (0.5, -0.5), "luspo": (0.5, 0.5)}
 STEPS, SEEDS = 20, range(5)
 
