@@ -1,5 +1,6 @@
 """The files of a model and of a data set, as small as the checks accept."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,5 +25,5 @@ def write_model(folder: Path, without: tuple[str, ...] = ()) -> str:
     folder.mkdir()
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if name not in without:
-            (folder / name).write_text("{}")
+            (folder / name).write_text(json.dumps({"tie_word_embeddings": True} if name == "config.json" else {}))
     return str(folder)

@@ -23,7 +23,7 @@ from harness.config import schema
 from harness.config.errors import ConfigError, did_you_mean, one_line
 from harness.config.overrides import groups, no_such_name, parse
 from harness.losses.registry import importance_sampling_level
-from harness.paths import CONF
+from harness.paths import CONF, ROOT
 from harness.rundir import flattened
 
 TWICE = re.compile(r"Multiple values for ([^.]+)\.")
@@ -49,7 +49,19 @@ def register() -> None:
     OmegaConf.register_new_resolver(  # whether the rollout's log-probabilities are the policy's, and all they are for
         "whole", lambda top_p, top_k, *corrections: top_p == 1 and top_k <= 0 and not any(corrections), replace=True
     )
+    OmegaConf.register_new_resolver("tied", tied, replace=True)
     OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)
+
+
+def tied(path: str) -> bool:
+    """Whether the model in this folder has one matrix for embedding and head, as all that are built here have. With two
+    FSDP 2 shards the head by itself, where verl's fused head does not find it whole."""
+    if path.startswith("asset:"):
+        return True
+    try:
+        return bool(json.loads((ROOT / path / "config.json").read_text()).get("tie_word_embeddings"))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def side_by_side(memory_gb: float) -> int:

@@ -45,7 +45,7 @@ WITHOUT = "harness.engine_check=false starts without this check"
 FAMILIES = {"qwen2_5_vl": "qwen2"}  # of images the language model alone
 SMALL = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 4, "head_dim": 32, "vocab_size": 256, "tie_word_embeddings": False,
+    "num_key_value_heads": 4, "head_dim": 32, "vocab_size": 256,
     "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
 }  # fmt: skip
 MEGATRON = ("tensor_model_parallel_size", "context_parallel_size", "expert_model_parallel_size")
@@ -92,12 +92,17 @@ def checked_config(config: DictConfig, layout: Layout, folder: Path, cpu: bool) 
     megatron = part.actor.strategy == "megatron"
     descent = {"actor.optim.optimizer": "sgd" if megatron else "SGD"}
     machine = {"model.override_config.attn_implementation": "sdpa"} if cpu else {}
-    for key, value in {**SET, **descent, **machine, **layout.keys, "model.path": str(folder / "model")}.items():
+    model = {"model.path": str(folder / "model"), "model.use_fused_kernels": fused(config)}
+    for key, value in {**SET, **descent, **machine, **layout.keys, **model}.items():
         OmegaConf.update(part, key, value, force_add=True)
     for key in SEED:  # it has none of the run's: one measurement for all seeds
         if OmegaConf.select(part, inside := key.removeprefix("actor_rollout_ref.")) is not None:
             OmegaConf.update(part, inside, 0)
     return part
+
+
+def fused(config: DictConfig) -> bool:
+    return bool(config.actor_rollout_ref.model.use_fused_kernels)
 
 
 def measure(config: DictConfig) -> dict[str, Any]:
@@ -126,7 +131,8 @@ def _run(config: DictConfig, layout: Layout, cpu: bool) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="engine-") as name:
         folder = Path(name)
         OmegaConf.save(checked_config(config, layout, folder, cpu), folder / "config.yaml")
-        asked = {"shape": {"model_type": family, **SMALL}, "cases": [{"words": w, **c} for w, c in CASES.items()]}
+        small = {"model_type": family, **SMALL, "tie_word_embeddings": fused(config)}  # else FSDP 2 splits a fused head
+        asked = {"shape": small, "cases": [{"words": w, **c} for w, c in CASES.items()]}
         (folder / "check.json").write_text(json.dumps(asked))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
         command += [str(layout.ranks), "-m", "harness.plugin.engine_rank", str(folder)]

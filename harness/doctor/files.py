@@ -22,6 +22,7 @@ def check(flat: dict[str, Any]) -> None:
     """
     model_folder(flat)
     heads(flat)
+    fused_head(flat)
     fork_point(flat)
     for key in ("data.train_files", "data.val_files"):
         data_file(flat, key)
@@ -63,6 +64,18 @@ def heads(flat: dict[str, Any]) -> None:
         raise ConfigError(
             f"{ROLLOUT}.name=vllm on a CPU needs heads of {', '.join(map(str, CPU_HEADS))} numbers, those of {config} "
             f"have {size}; use policy=tiny_vllm or another model"
+        )
+
+
+def fused_head(flat: dict[str, Any]) -> None:
+    """FSDP 2 shards a head that is not also the embedding by itself, where verl's fused head finds a part of it."""
+    config = Path(str(flat[MODEL])).expanduser() / "config.json"
+    key = "actor_rollout_ref.model.use_fused_kernels"
+    if not flat.get(key) or flat["actor_rollout_ref.actor.strategy"] != "fsdp2" or not config.is_file():
+        return
+    if not json.loads(config.read_text()).get("tie_word_embeddings"):
+        raise ConfigError(
+            f"{key}=true with fsdp2 needs a model with tie_word_embeddings, unlike {config}; set {key}=false"
         )
 
 

@@ -1,5 +1,6 @@
 """Real runs, started as a user starts them: ``python -m harness.train`` in a process of its own."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from harness.rundir import RunDir
 
@@ -32,6 +34,17 @@ def start(root: Path, *overrides: str) -> subprocess.Popen[str]:
         command(root, *overrides), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ}, start_new_session=True,
     )  # fmt: skip
+
+
+def trainer(run: RunDir, attempt: int = 1) -> psutil.Process:
+    """The training process (``harness.plugin.job``) of an attempt: it leads the session that writes the log. Its
+    command line and its parent may be those of the process that it is a fork of."""
+    wanted = str((run.attempts()[attempt - 1] / "log.txt").resolve())
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == process.pid and os.readlink(f"/proc/{process.pid}/fd/1") == wanted:
+                return process
+    raise AssertionError(f"no training process of {wanted}")
 
 
 def run_dir(root: Path, arm: str, seed: int = 0, experiment: str = "tiny") -> RunDir:

@@ -1,14 +1,14 @@
 """Runs that are stopped, killed and continued; the record must be the uninterrupted run's."""
 
-import os
 import signal
 import time
 
 import psutil
 import pytest
-from e2e.launching import assert_same_record, run_dir, start, train
+from e2e.launching import assert_same_record, run_dir, start, train, trainer
 
 from harness.run.checkpoints import resume_point
+from harness.run.process import session_processes
 
 STEPS = "trainer.total_training_steps=6"
 SETTINGS = ("algo=luspo", "seed=40", "trainer.save_freq=2", "trainer.val_before_train=false",
@@ -20,20 +20,6 @@ def wait_for(condition, seconds=300.0):
     while not condition():
         assert time.time() < end, "did not happen in time"
         time.sleep(0.1)
-
-
-def descendants(process):
-    """The processes of a run, by what started them: the training process is in a session of its own."""
-    family = psutil.Process(process.pid).children(recursive=True)
-    sessions = {os.getsid(p.pid) for p in family if psutil.pid_exists(p.pid)}
-    everyone = []
-    for p in psutil.process_iter():
-        try:
-            if os.getsid(p.pid) in sessions:
-                everyone.append(p)
-        except (psutil.Error, ProcessLookupError):
-            continue
-    return everyone
 
 
 def all_gone(processes, seconds=30.0):
@@ -58,7 +44,7 @@ def test_stopped_run_leaves_no_process_and_continues_without_a_hole(uninterrupte
     )  # planned steps are no part of what is matched
     target = 1 if number == signal.SIGTERM else 4
     wait_for(lambda: (run.path / "status.json").exists() and run.last_step() >= target)
-    family = descendants(process)
+    family = [psutil.Process(process.pid), *session_processes(trainer(run).pid)]
     assert any("raylet" in p.name() for p in family)
     process.send_signal(number)
     process.wait(timeout=60)

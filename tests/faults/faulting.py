@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import yaml
-from e2e.launching import ROOT
+from e2e.launching import ROOT, trainer
 
 from harness.rundir import RunDir, RunDirError
 
@@ -76,14 +76,8 @@ class Trial:
             time.sleep(every)
 
     def trainer(self, attempt: int = 1) -> psutil.Process:
-        """The training process (``harness.plugin.job``) of an attempt: it leads the session that writes the log. Its
-        command line may be that of the process that it is a fork of."""
-        wanted = str((self.run.attempts()[attempt - 1] / "log.txt").resolve())
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                if os.getsid(process.pid) == process.pid and os.readlink(f"/proc/{process.pid}/fd/1") == wanted:
-                    return process
-        raise AssertionError(f"no training process of {wanted}")
+        """The training process of an attempt."""
+        return trainer(self.run, attempt)
 
     def watcher(self) -> psutil.Process:
         """``harness.train``, which watches over it."""

@@ -16,7 +16,7 @@ from harness.tasks.registry import asset_path
 
 def test_every_rule_of_the_checks_is_asked() -> None:
     """Those of ``rules.SETTINGS`` by `settings`, those of files by `weights` and `data`, the others are warnings."""
-    of_files = {"model_folder", "heads", "fork_point", "data_file"}
+    of_files = {"model_folder", "heads", "fused_head", "fork_point", "data_file"}
     assert of_files <= set(files.check.__code__.co_names)
     assert {name for name, one in vars(files).items() if getattr(one, "__module__", "") == files.__name__} == (
         of_files | {"check"}

@@ -222,6 +222,17 @@ def test_heads_that_vllm_on_a_cpu_does_not_know(good: dict[str, Any], shape: tup
         files.heads(flat)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_of_its_own_is_not_fused_with_fsdp2(good: dict[str, Any], tied: bool) -> None:
+    (Path(good[MODEL]) / "config.json").write_text(json.dumps({"tie_word_embeddings": tied}))
+    flat = {**good, "actor_rollout_ref.model.use_fused_kernels": True, f"{ACTOR}.strategy": "fsdp2"}
+    if tied:
+        files.fused_head(flat)
+        return
+    with pytest.raises(ConfigError, match=r"use_fused_kernels=true with fsdp2 .* set .*use_fused_kernels=false"):
+        files.fused_head(flat)
+
+
 @pytest.mark.parametrize("key", ["data.train_files", "data.val_files"])
 class TestDataFiles:
     def test_a_missing_file(self, good: dict[str, Any], tmp_path: Path, key: str) -> None:
