@@ -10,6 +10,7 @@ from analysis.statistics.claim_file import three_digits
 
 WIDTH = 120  # characters
 EXPERIMENT, SEEDS_EXPERIMENT = "tiny", "smollm2"
+NEUTRAL = "mini_dense"
 PAIR = " - ".join(MAIN)
 NOT_RUN = "*Nothing yet: the runs of the experiment `{}` are not among those that were read.*"
 UNITS = (" x", " times"), (" sd of length", " sd")  # what a claim's text calls them, what the table does
@@ -21,7 +22,7 @@ def findings(report: Report) -> str:
     What the runs that were read cannot say is said to be missing, so that a README of fewer runs is no less true.
     """
     content = report["experiments"].get(EXPERIMENT, {})
-    said = [_length(content), _accuracy(content), _seeds(report)]
+    said = [_length(content) + _elsewhere(report), _accuracy(content), _seeds(report)]
     return "\n".join(wrapped(f"- {text}", "  ") for text in dict.fromkeys(said))
 
 
@@ -31,18 +32,17 @@ def wrapped(text: str, indent: str = "") -> str:
 
 
 def tested_claims(report: Report) -> str:
-    """The claims that were decided, one line each in words that need no other page; those not tested are left out."""
-    lines = ["| what the paper claims | task | verdict | estimate [interval] |", "|---|---|---|---|"]
-    for result in report["claims"]:
-        if not result["n"] or result["verdict"] == "not tested":
-            continue
-        estimate = result["stated"]
-        for long, short in UNITS:
-            estimate = estimate.replace(long, short, 1)
-        told = f"{result['sentence']} ({result['id']})"
-        lines.append(f"| {told} | {result['experiment']} | {result['verdict']} | {estimate} |")
-    if len(lines) == 2:
+    """The claims that were decided, a line each in words that need no other page and a column for each task; those not
+    tested are left out."""
+    decided = [r for r in report["claims"] if r["n"] and r["verdict"] != "not tested"]
+    decided = [r for r in decided if r["experiment"] != SEEDS_EXPERIMENT]
+    if not decided:
         return NOT_RUN.format(EXPERIMENT)
+    tasks = list(dict.fromkeys(r["experiment"] for r in sorted(decided, key=lambda r: r["experiment"] != EXPERIMENT)))
+    lines = [f"| what the paper claims | {' | '.join(f'`{task}`' for task in tasks)} |", "|---" * (len(tasks) + 1) + "|"]
+    for told in dict.fromkeys(f"{r['sentence']} ({r['id']})" for r in decided):
+        cells = {r["experiment"]: _cell(r) for r in decided if told == f"{r['sentence']} ({r['id']})"}
+        lines.append(f"| {told} | {' | '.join(cells.get(task, '-') for task in tasks)} |")
     note = (
         "*undecided*: the runs allow both. *negligible*: smaller than the size that the claim's rule asks for. An "
         "estimate in *times* is a ratio, in *points* a difference in percentage points, in *sd* one of mean length in "
@@ -51,6 +51,13 @@ def tested_claims(report: Report) -> str:
         "decides."
     )
     return "\n".join(lines) + f"\n\n{wrapped(note)}"
+
+
+def _cell(result: Report) -> str:
+    estimate = result["stated"]
+    for long, short in UNITS:
+        estimate = estimate.replace(long, short, 1)
+    return f"*{result['verdict']}*: {estimate}"
 
 
 def _primary(report: Report) -> list[str]:
@@ -74,6 +81,15 @@ def _length(content: Report) -> str:
         f"factor of {interaction} is an interaction: what the same change does beyond that where ratio and clip are of "
         "whole sequences."
     )
+
+
+def _elsewhere(report: Report) -> str:
+    """The same ratio on the task that was not chosen by what losses do, if it was run."""
+    whole = _comparisons(report["experiments"].get(NEUTRAL, {}), "response length").get("config-matched")
+    if not whole:
+        return ""
+    times = f"{shown(whole, three_digits)} times, {whole['n']} seeds each"
+    return f" On `{NEUTRAL}`, a task that was chosen by rules that name no loss, they end {times}."
 
 
 def _accuracy(content: Report) -> str:
