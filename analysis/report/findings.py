@@ -39,7 +39,10 @@ def tested_claims(report: Report) -> str:
     if not decided:
         return NOT_RUN.format(EXPERIMENT)
     tasks = list(dict.fromkeys(r["experiment"] for r in sorted(decided, key=lambda r: r["experiment"] != EXPERIMENT)))
-    lines = [f"| what the paper claims | {' | '.join(f'`{task}`' for task in tasks)} |", "|---" * (len(tasks) + 1) + "|"]
+    lines = [
+        f"| what the paper claims | {' | '.join(f'`{task}`' for task in tasks)} |",
+        "|---" * (len(tasks) + 1) + "|",
+    ]
     for told in dict.fromkeys(f"{r['sentence']} ({r['id']})" for r in decided):
         cells = {r["experiment"]: _cell(r) for r in decided if told == f"{r['sentence']} ({r['id']})"}
         lines.append(f"| {told} | {' | '.join(cells.get(task, '-') for task in tasks)} |")
@@ -70,7 +73,7 @@ def _length(content: Report) -> str:
     if not whole:
         return NOT_RUN.format(EXPERIMENT)
     times = f"{shown(whole, three_digits)} times as long as GSPO's"
-    text = f"**LUSPO's responses end {times}**, at equal settings, {whole['n']} seeds each."
+    text = f"**LUSPO's responses end {times}** on `{EXPERIMENT}`, at equal settings, {whole['n']} seeds each."
     parts = {part["part"]: part for part in content.get("attribution", ()) if part["n"]}
     alone, rest = parts.get("of it 1/|y|"), parts.get(INTERACTION)
     if not alone or not rest:
@@ -88,8 +91,8 @@ def _elsewhere(report: Report) -> str:
     whole = _comparisons(report["experiments"].get(NEUTRAL, {}), "response length").get("config-matched")
     if not whole:
         return ""
-    times = f"{shown(whole, three_digits)} times, {whole['n']} seeds each"
-    return f" On `{NEUTRAL}`, a task that was chosen by rules that name no loss, they end {times}."
+    times = f"{shown(whole, three_digits)} times as long"
+    return f" **On `{NEUTRAL}`, a task that was chosen by rules that name no loss, they end {times}.**"
 
 
 def _accuracy(content: Report) -> str:
