@@ -1,9 +1,9 @@
 """What a base model of ``mini_dense`` does before RL, beside the rules that it was chosen by (docs/miniature.md).
 
-``python -m harness.tasks.mini.measure mini_dense mini_dense_strong mini_dense_weak`` prints them.
+python -m harness.tasks.mini.measure mini_dense mini_dense_strong mini_dense_weak
 """
 
-import sys
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.tasks.mini.asset import asset
+from harness.tasks.mini.task import LASTS
 from harness.tasks.tiny.task import EOS, grade
 
 LIMIT = 96  # tokens of a response, as conf/task/mini_dense.yaml
@@ -78,7 +79,12 @@ def summary(frame: pd.DataFrame) -> dict[str, float]:
 
 def main() -> None:
     """Print the numbers of each variant, and the accuracy of each benchmark's prompts."""
-    for variant in sys.argv[1:] or ["mini_dense"]:
+    parser = argparse.ArgumentParser(prog="python -m harness.tasks.mini.measure", description=__doc__)
+    parser.add_argument("variants", nargs="*", default=["mini_dense"], metavar="VARIANT", help=", ".join(LASTS))
+    variants = parser.parse_args().variants
+    if unknown := [name for name in variants if name not in LASTS]:
+        parser.error(f"{unknown[0]}: no such variant; there are {', '.join(LASTS)}")
+    for variant in variants:
         folder = asset(variant)
         frame = sample(folder)
         print(variant, {name: round(float(value), 3) for name, value in summary(frame).items()})
