@@ -25,7 +25,7 @@ SLIPS = {
     "algo=gspo,luspo": "several values are several runs; use",
     "seed=1,2": "use -m seed=1,2",
     "seed=range(1,3)": "use -m seed=range(1,3)",
-    "algo=": "a name is missing; there are cispo",
+    "algo=": "a name is missing; there are balanced",
     "algo=null": "must be a name",
     "~algo": "a run needs one algo",
     "+algo=gspo": "a run has one algo already; give it without the +",
@@ -151,5 +151,5 @@ def test_a_folder_of_ones_own_beside_conf_goes_through_the_same_rules(tmp_path: 
 def test_a_glob_without_a_match_is_refused() -> None:
     (found,) = parse(["algo=glob(g*)"], multirun=True)
     assert found.is_sweep_override()
-    with pytest.raises(ConfigError, match=r"^algo=glob\(zz\*\): no algo has such a name; there are cispo"):
+    with pytest.raises(ConfigError, match=r"^algo=glob\(zz\*\): no algo has such a name; there are balanced"):
         parse(["algo=glob(zz*)"], multirun=True)

@@ -68,9 +68,9 @@ def forked(log: Path, *words: str, **env: str) -> prefork.Forked:
 
 
 def servers() -> list[psutil.Process]:
-    """Those that this process has started."""
+    """Those that this process has started for the folder in its environment; an earlier test's may still be ending."""
     mine = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
-    return [p for p in mine if "harness.run.prefork" in p.cmdline()]
+    return [p for p in mine if os.environ[prefork.ADDRESS] in p.cmdline()]
 
 
 def server() -> psutil.Process:
