@@ -102,7 +102,8 @@ def legend_above(axes: Sequence[Axes], handles: Sequence[Any], names: Sequence[s
     above = first.transAxes + ScaledTranslation(0, TOP + 0.02 + LINE * lines, figure.dpi_scale_trans)
     style |= {"ncols": min(per_row, len(names)), "bbox_transform": above, "bbox_to_anchor": (0, 1), "loc": "lower left"}
     first.legend(handles, names, borderaxespad=0, borderpad=0, columnspacing=1.4, labelspacing=0.25, **style)
-    make_room(figure, top=1.1 * LINE * rows + 0.04)
+    free = (1 - first.get_position().y1) * figure.get_figheight()
+    make_room(figure, top=1.1 * LINE * rows + 0.04 + max(0.0, TOP + LINE * lines - free))  # above the longest title
 
 
 def write_caption(ax: Axes, sentences: Sequence[str]) -> None:

@@ -108,7 +108,7 @@ def _accuracy(content: Report) -> str:
     else:
         first = "These runs show no difference in accuracy"
     text = ", ".join(f"{shown(one, points)} {BASIS[name]}" for name, one in on.items())
-    return f"**{first}.** LUSPO's training accuracy minus GSPO's, in percentage points: {text}."
+    return f"**{first}.** On `{EXPERIMENT}` LUSPO's training accuracy minus GSPO's, in percentage points: {text}."
 
 
 def _seeds(report: Report) -> str:

@@ -27,14 +27,15 @@ def _geo_mean(flat: dict[str, Any]) -> str:
     return ""
 
 
-def _no_range(loss: str, flat: dict[str, Any]) -> str:
+def no_range(loss: str, flat: dict[str, Any]) -> str:
+    """The rule of a loss without a clip range: why a choice of one is refused, or nothing."""
     if flat["harness.clip"] in ("shared", "symmetric"):
         return f"{loss} has no clip range, so clip={flat['harness.clip']} would change nothing; use clip=preset"
     return ""
 
 
 def _sapo(flat: dict[str, Any]) -> str:
-    if reason := _no_range("sapo", flat):
+    if reason := no_range("sapo", flat):
         return reason
     if any(f"{ACTOR}.policy_loss.{tau}" in flat for tau in ("tau_pos", "tau_neg")):
         return f"sapo reads {ACTOR}.tau_pos and {ACTOR}.tau_neg, not those of policy_loss; set these"
@@ -55,7 +56,7 @@ def _dro(flat: dict[str, Any]) -> str:
     beta = flat.get(f"{ACTOR}.policy_loss.dro_beta")
     if beta is None or beta <= 0:
         return f"dro needs {ACTOR}.policy_loss.dro_beta above 0, not {beta}"
-    return _no_range("dro", flat)
+    return no_range("dro", flat)
 
 
 def _dppo(loss: str, flat: dict[str, Any]) -> str:
@@ -84,9 +85,9 @@ OF_VERL = (
     # A square of the log-ratio in place of the clip; it acts where the advantage is 0 too.
     LossSpec("dro", clips=False, bounds=None, rule=_dro),
     # The log-probability times the advantage: neither ratio nor clip.
-    LossSpec("gpg", clips=False, bounds=None, rule=partial(_no_range, "gpg")),
+    LossSpec("gpg", clips=False, bounds=None, rule=partial(no_range, "gpg")),
     # No clip, and a KL penalty on a few tokens, picked within the micro-batch.
-    LossSpec("kl_cov", clips=False, bounds=None, rule=partial(_no_range, "kl_cov")),
+    LossSpec("kl_cov", clips=False, bounds=None, rule=partial(no_range, "kl_cov")),
     # The ratio is a constant weight, bounded from above: no token loses its gradient.
     LossSpec("cispo", clips=False, rule=_cispo),
 )

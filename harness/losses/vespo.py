@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from harness.losses.of_verl import no_range
 from harness.losses.spec import LARGEST_LOG_RATIO, SUM_MODES, LossSpec
 
 if TYPE_CHECKING:
@@ -58,12 +60,6 @@ def vespo(
     return loss, {"actor/ppo_kl": masked_mean(-token_log_ratio, response_mask).item()}
 
 
-def _rule(flat: dict[str, Any]) -> str:
-    if flat["harness.clip"] in ("shared", "symmetric"):
-        return f"vespo has no clip range, so clip={flat['harness.clip']} would change nothing; use clip=preset"
-    return ""
-
-
 SPEC = LossSpec(
     "vespo",
     level="sequence_sum",
@@ -71,5 +67,5 @@ SPEC = LossSpec(
     clips=False,
     bounds=None,
     function=vespo,
-    rule=_rule,
+    rule=partial(no_range, "vespo"),
 )

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis import AnalysisError
+from analysis.figures.layout import write_question
 from analysis.figures.pressure import (
     decomposition_bars,
     pressure_curves,
@@ -73,6 +74,20 @@ def test_curves_are_means_over_updates_then_runs_with_t_bands() -> None:
     assert total.get_ylim() == bias.get_ylim()
     assert ADAM in words(drawn)
     assert "n = 3 per arm" in words(drawn)
+
+
+def test_the_legend_is_above_the_longest_title_and_below_the_question() -> None:
+    drawn = pressure_curves(frame_of({"gspo": [1.0, 2.0, 6.0], "luspo": [0.0, 0.0, 0.0]}))
+    write_question(drawn, "Which way does the loss push length?")
+    renderer = FigureCanvasAgg(drawn).get_renderer()
+    drawn.draw(renderer)
+    (legend,) = [ax.get_legend() for ax in drawn.axes if ax.get_legend()]
+    titles = [ax._left_title for ax in drawn.axes]  # type: ignore[attr-defined]
+    (question,) = [text for text in drawn.texts if text.get_gid() == "question"]
+    assert max(title.get_text().count("\n") for title in titles) == 1
+    assert legend is not None
+    assert legend.get_window_extent(renderer).y0 >= max(title.get_window_extent(renderer).y1 for title in titles)
+    assert legend.get_window_extent(renderer).y1 <= question.get_window_extent(renderer).y0
 
 
 def test_curves_are_of_one_loss() -> None:
