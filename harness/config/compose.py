@@ -6,15 +6,18 @@ import importlib.util
 import json
 import math
 import os
+import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import hydra
 import psutil
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -37,6 +40,7 @@ def register() -> None:
         raise ConfigError("verl is not installed in this Python; run `make setup` and use .venv/bin/python")
     os.environ["HARNESS_VERL_CONFIG"] = str(Path(spec.submodule_search_locations[0]) / "trainer" / "config")
     OmegaConf.register_new_resolver("mean", lambda pair: (pair["low"] + pair["high"]) / 2, replace=True)
+    OmegaConf.register_new_resolver("times", lambda factor, number: factor * number, replace=True)
     OmegaConf.register_new_resolver(  # responses of an update on one rank
         "per_rank", lambda prompts, n, nodes, ranks: prompts * n // (nodes * ranks), replace=True
     )
@@ -119,11 +123,54 @@ def _composed(words: Sequence[str]) -> DictConfig:
     inside = GlobalHydra.instance().is_initialized()  # in a multirun, whose Hydra looks into the same folders
     with contextlib.nullcontext() if inside else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return hydra.compose("train", overrides=list(words))
+            return _from_memory(words) or hydra.compose("train", overrides=list(words))
         except MissingConfigException as error:
             raise _no_such_name(error) from None
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise _no_such_key(words, error) from None
+
+
+def _from_memory(words: Sequence[str]) -> DictConfig | None:
+    """The same composition, of files that are read once for each choice of files: Hydra sets values after it has
+    merged the files, so they are set here, by Hydra's own function, in a copy. Of a hundred runs that differ in seed
+    and rate the first one alone costs half a second.
+
+    None where the words do not tell files from values, and for whatever is wrong: Hydra says it of the whole.
+    """
+    try:
+        overrides, there = parse(words), groups()
+        values = [one for one in overrides if one.key_or_group not in there]
+        if not all(_sets_a_value(one) for one in values):
+            return None
+        files = tuple(word for word, one in zip(words, overrides, strict=True) if one.key_or_group in there)
+        config = pickle.loads(_merged(files, _stamp()))
+        ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    except (ConfigError, HydraException, OmegaConfBaseException, ValueError):
+        return None
+    return config
+
+
+def _sets_a_value(override: Override) -> bool:
+    """Whether this word sets a value in one of our files or verl's: no name of a file (``model_engine=megatron``), and
+    nothing of Hydra's own, which may change where files are."""
+    key = override.key_or_group
+    return override.package is None and not key.startswith("hydra") and ("." in key or key == "seed")
+
+
+@lru_cache(maxsize=128)
+def _merged(files: tuple[str, ...], _stamp: tuple[Any, ...]) -> bytes:
+    """The configuration that these words choose, as a pickle: three times as fast to copy as the objects."""
+    return pickle.dumps(hydra.compose("train", overrides=list(files)))
+
+
+def _stamp() -> tuple[Any, ...]:
+    """Where Hydra looks, and the state of every file there: what is edited meanwhile is read again."""
+    loader = GlobalHydra.instance().config_loader()
+    places = [one.path.removeprefix("file://") for one in loader.get_search_path().get_path() if one.path]
+    folders = [Path(one) for one in (*places, os.environ["HARNESS_VERL_CONFIG"]) if "://" not in one]
+    files = sorted(file for folder in folders for file in folder.rglob("*.yaml"))
+    states = ((str(file), file.stat()) for file in files)
+    return (*places, *((name, state.st_mtime_ns, state.st_size) for name, state in states))
 
 
 def _no_such_name(error: MissingConfigException) -> ConfigError:
