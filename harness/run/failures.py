@@ -44,7 +44,7 @@ PATTERNS = (
         "checkpoint",
         r"PytorchStreamReader|invalid magic number|BadZipFile|UnpicklingError|no such file.*global_step_\d+",
     ),
-    ("lost", r"rollout engine broke down"),
+    ("lost", r"rollout engine broke down|Ray did not start"),
     ("timeout", r"no step for|timeout|timed out|watchdog caught collective"),
     ("lost", r"ended by SIG|ended with status|process is gone|RpcError|EngineDead"),  # processes
     ("lost", r"Actor(Died|Unavailable)|Unschedulable|GroupRemoved|RayActor|NodeDied|WorkerCrashed"),

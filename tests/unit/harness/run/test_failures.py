@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import ray.exceptions
 import torch
+from omegaconf import OmegaConf
 
 from harness.config import ConfigError
 from harness.plugin.job import reason
+from harness.plugin.nodes import Nodes
 from harness.run.checkpoints import NoRoomError
 from harness.run.failures import CAUSES, classify
 from harness.rundir import MACHINE_CAUSES
@@ -173,6 +175,16 @@ def test_errors_that_are_raised_here(tmp_path: Path, act: Callable[[Path], objec
     with pytest.raises(Exception) as caught:  # noqa: PT011  (whatever the libraries raise)
         act(tmp_path)
     assert classify(reason(caught.value)) == cause
+
+
+def test_a_ray_that_did_not_start_is_tried_again(tmp_path: Path) -> None:
+    """As on a machine with too much other work: it says nothing of the loss. The error is the nodes' own."""
+    nodes = Nodes.__new__(Nodes)
+    nodes.process = subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)
+    with pytest.raises(RuntimeError) as caught:
+        nodes.use(OmegaConf.create({}))
+    nodes.process.wait()
+    assert CAUSES[classify(reason(caught.value))].retry
 
 
 def test_every_error_of_ray_about_something_lost_is_tried_again() -> None:
