@@ -27,6 +27,7 @@ LOSS = {
            "derivative_is_ratio": True, "length_exponent": int(algo == "luspo")}
     for algo, treatment in TREATMENT.items()
 }  # fmt: skip
+RANGES = {"narrow": 1e-3, "preset": 4e-3, "wide": 1.6e-2}
 TOKENS = np.array([4, 8, 8, 12, 3, 5, 9, 15])  # of two prompts with four responses each
 RIGHT = np.array([0, 1, 0, 1, 0, 0, 1, 1])
 PROMPTS = ["a"] * 4 + ["b"] * 4
@@ -35,7 +36,8 @@ PROMPTS = ["a"] * 4 + ["b"] * 4
 def one_run(root: Path, experiment: str, algo: str, clip: str, seed: int, length: float, accuracy: float) -> None:
     """A run of constant length and accuracy, whose recorded responses are ``TOKENS`` in every step."""
     arm = algo if clip == "preset" else f"{algo},clip={clip}"
-    described: dict[str, Any] = {"clip": clip, "loss": LOSS[algo], "treatment": TREATMENT[algo]}
+    treatment = TREATMENT[algo] | {"actor_rollout_ref.actor.clip_ratio_low": RANGES[clip]}
+    described: dict[str, Any] = {"clip": clip, "loss": LOSS[algo], "treatment": treatment}
     metrics = {"response_length": [length] * STEPS, "accuracy": [accuracy] * STEPS, "clip_frac_token": [0.1] * STEPS}
     run = write_run(root, metrics, experiment=experiment, arm=arm, algo=algo, seed=seed, manifest=described)
     advantage = 2.0 * RIGHT - 1
