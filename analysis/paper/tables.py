@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis.paper.experiments import beside_settings, in_miniature, miniature_label, miniature_notes, repeating
 from analysis.paper.published import AVERAGE, names, printed, shown_benchmarks
 from analysis.runs.load import AnalysisError, Runs
 from analysis.statistics.outcomes import BASE, Evaluations, evaluations, last_validations, left_out, not_evaluated
@@ -19,13 +20,6 @@ from analysis.tables.entries import (
 )
 from analysis.tables.table import Entry, Table
 
-# The paper's settings and the experiments that repeat them, the first as published, others as variants of it.
-EXPERIMENTS = {
-    "text-dense": ("text_dense", "text_dense_1gpu"),
-    "text-moe": ("text_moe",),
-    "multimodal": ("multimodal",),
-    "multimodal-mix": ("multimodal_mix",),
-}
 TITLES = {
     2: "Mathematics benchmarks, trained on text (table 2; percent)",
     3: "Multimodal benchmarks (table 3; percent)",
@@ -47,7 +41,9 @@ def paper_table(
 
     published: as of ``published.load_published``. Rows are the settings that the table has; what we have not run says
     so. Arms are taken by their plain name, so never one with another clip range; arms that the paper does not have
-    follow. Raises ``AnalysisError`` for another number or for compared runs that are not matched.
+    follow. The setting in miniature has rows of its own, if it was run, on benchmarks of its own. Which experiment
+    stands where: ``experiments.beside_settings``. Raises ``AnalysisError`` for another number or for compared runs
+    that are not matched.
     """
     if number not in TITLES:
         raise AnalysisError(f"no table {number}; there are {', '.join(map(str, TITLES))}")
@@ -63,7 +59,7 @@ def benchmark_table(runs: Runs, level: float = 0.95, varies: Sequence[str] = ())
     tokens if an experiment has no benchmark. Rows: the arms, then LUSPO against GSPO: difference, of lengths the ratio.
     Raises ``AnalysisError`` for compared runs that are not matched.
     """
-    of_the_paper = {name for experiments in EXPERIMENTS.values() for name in experiments}
+    of_the_paper = {name for beside in beside_settings().values() for name in beside.experiments}
     experiments = [name for name in dict.fromkeys(runs.runs["experiment"]) if name not in of_the_paper]
     evals = runs.evals()
     found = {name: evaluations(runs, name, evals, level, varies) for name in experiments}
@@ -100,22 +96,29 @@ def benchmark_table(runs: Runs, level: float = 0.95, varies: Sequence[str] = ())
 def _accuracy_table(number: int, runs: Runs, published: pd.DataFrame, level: float, varies: Sequence[str]) -> Table:
     columns = names(published, "benchmark", table=number)
     benchmarks = [column for column in columns if column != AVERAGE]
-    evals = runs.evals()
+    evals, ran = runs.evals(), set(runs.runs["experiment"])
     rows: list[Row] = []
     notes = [
         "Published differences are recomputed from the published cells. The paper states no uncertainty and not how "
         "its accuracies were measured.",
         _benchmark_note(level),
+        *miniature_notes(names(published, "setting", table=number), ran),
     ]
     for setting in names(published, "setting", table=number):
         over = shown_benchmarks(published, number, setting)
         if len(over) < len(benchmarks):
             notes.append(f"{setting}: the average is over {', '.join(over)}, which is what the paper prints.")
-        found = {name: evaluations(runs, name, evals, level, varies) for name in _experiments(setting, runs)}
+        small = in_miniature(setting, ran)
+        found = {name: evaluations(runs, name, evals, level, varies) for name in repeating(setting, ran)}
+        in_small = {name: evaluations(runs, name, evals, level, varies) for name in small}
         algos = names(published, "algo", table=number, setting=setting)
-        others = dict.fromkeys(arm for of_one in found.values() for arm in of_one.arms if arm not in algos)
+        of_all = [*found.values(), *in_small.values()]
+        others = dict.fromkeys(arm for of_one in of_all for arm in of_one.arms if arm not in algos)
         deltas = names(published, "algo", "printed-delta", table=number, setting=setting)
         pairs = [_pair(delta) for delta in deltas]
+        for name, columns_of in small.items():
+            stand_in = [columns_of.get(column, "-") for column in benchmarks]
+            rows.append((setting, "benchmark", miniature_label(name), *stand_in, "of these"))
         for arms in (*((algo,) for algo in (*algos, *others)), *pairs):
             label = " - ".join(arms)
             theirs = [_theirs(published, number, setting, arms, column) for column in columns]
@@ -127,8 +130,14 @@ def _accuracy_table(number: int, runs: Runs, published: pd.DataFrame, level: flo
                 gaps = [_gap(entry, value) for entry, value in zip(ours, theirs, strict=True)]
                 if any(gap is not ABSENT for gap in gaps):
                     rows.append((setting, label, f"{name} - published", *gaps))
-        for name, of_one in found.items():
-            notes += _comparison_notes(of_one, pairs, over, name)
+            for name, of_one in in_small.items():
+                own = list(small[name].values())
+                entries = dict(zip((*small[name], AVERAGE), _ours(of_one, arms, own, own), strict=True))
+                rows.append(
+                    (setting, label, miniature_label(name), *(entries.get(column, ABSENT) for column in columns))
+                )
+        for name, of_one in (found | in_small).items():
+            notes += _comparison_notes(of_one, pairs, list(small.get(name, {}).values()) or over, name)
             without = not_evaluated(of_one, name)
             notes += [f"{name}, finished without results of benchmarks: {', '.join(without)}."] if without else []
             notes += _left_out_notes(runs, name)
@@ -138,20 +147,26 @@ def _accuracy_table(number: int, runs: Runs, published: pd.DataFrame, level: flo
 
 
 def _length_table(runs: Runs, published: pd.DataFrame, level: float, varies: Sequence[str]) -> Table:
+    ran = set(runs.runs["experiment"])
     rows: list[Row] = []
+    settings = names(published, "setting", table=4)
     notes = [_validation_note(level), "Published ratios are those of the published lengths."]
-    for setting in names(published, "setting", table=4):
+    notes += miniature_notes(settings, ran)
+    for setting in settings:
         theirs = {algo: printed(published, 4, setting, algo, LENGTH) for algo in PAIR}
-        for name in _experiments(setting, runs):
+        small = in_miniature(setting, ran)
+        for name in (*repeating(setting, ran), *small):
+            label = miniature_label(name) if name in small else name
             found = last_validations(runs, name, LENGTH_METRIC, level, varies)
             algos = names(published, "algo", table=4, setting=setting)
             for arm in (*algos, *(a for a in found.arms if a not in algos)):
                 value, ours = theirs.get(arm, math.nan), mean_entry(found.of(arm))
                 shown = ABSENT if math.isnan(value) else Entry(f"{value:.0f}", value)
-                rows.append((setting, name, arm, shown, ours, _gap(ours, value, digits=0)))
+                gap = ABSENT if name in small else _gap(ours, value, digits=0)
+                rows.append((setting, label, arm, shown, ours, gap))
             ratio, ours = theirs[PAIR[0]] / theirs[PAIR[1]], ratio_entry(found.compare(*PAIR, logs=True))
-            gap = _gap(ours, ratio, digits=2)
-            rows.append((setting, name, " / ".join(PAIR), Entry(f"{ratio:.2f} x", ratio), ours, gap))
+            gap = ABSENT if name in small else _gap(ours, ratio, digits=2)
+            rows.append((setting, label, " / ".join(PAIR), Entry(f"{ratio:.2f} x", ratio), ours, gap))
             notes += _step_notes(found.frame, name) + _left_out_notes(runs, name)
     columns = ("setting", "experiment", "algorithm", "published", "ours", "ours - published")
     return Table("table_4", TITLES[4], columns, tuple(rows), tuple(notes), labels=3)
@@ -190,12 +205,6 @@ def _theirs(published: pd.DataFrame, table: int, setting: str, arms: Arms, bench
     """A published cell, or the difference of two; NaN where one is not printed."""
     first, *others = (printed(published, table, setting, arm, benchmark) for arm in arms)
     return first - sum(others)
-
-
-def _experiments(setting: str, runs: Runs) -> list[str]:
-    """The setting's experiment, run or not, and its variants that were run."""
-    first, *variants = EXPERIMENTS.get(setting, (setting.replace("-", "_"),))
-    return [first, *(name for name in variants if (runs.runs["experiment"] == name).any())]
 
 
 def _all_arms(found: Evaluations) -> list[str]:

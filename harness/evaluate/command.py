@@ -1,10 +1,12 @@
 """Evaluate runs on benchmarks.
 
+    python -m harness.evaluate run=results/runs/tiny
     python -m harness.evaluate run=results/runs/tiny benchmark=tiny_easy,tiny_hard k=32
     python -m harness.evaluate run=results/runs/tiny/gspo/seed=0 benchmark=tiny_heldout step=0
 
     run=PATH[,PATH]        run directories, or folders that hold some, at any depth
-    benchmark=NAME[,NAME]  files of conf/benchmark
+    benchmark=NAME[,NAME]  files of conf/benchmark (default: of each run those that its experiment names,
+                           `harness.benchmarks`)
     k=N                    answers to each question (default: the benchmark's)
     step=N                 checkpoint to evaluate (default: the last planned step); 0: the initial model, as arm `base`
     engine=NAME            transformers or vllm (default: vllm where there is a GPU and vLLM)
@@ -39,10 +41,12 @@ from harness.rundir import RunDir, RunDirError, find_runs
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for. step: None for the last planned one; gpus: None for those of the rollout."""
+    """What the command line asks for. benchmarks: names, () for each run's own; options: keys that override a
+    benchmark's; step: None for the last planned one; gpus: None for those of the rollout."""
 
     runs: list[RunDir]
-    benchmarks: list[Benchmark]
+    benchmarks: tuple[str, ...]
+    options: dict[str, Any]
     step: int | None
     engine: str
     seed: int
@@ -62,16 +66,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         say_error(error)
         return 2
     results: list[tuple[RunDir, Benchmark, dict[str, Any]]] = []
+    failed, none_named = False, []
     for run in request.runs:
-        for benchmark in request.benchmarks:
+        try:
+            if not run.config.exists():
+                raise ConfigError(f"{run.config}: missing; only runs of `harness.train` can be evaluated")
+            names = request.benchmarks or _own(run)
+            benchmarks = [load_benchmark(name, **request.options) for name in names]
+        except (ConfigError, TypeError, YAMLError) as error:
+            say_error(error)
+            failed = True
+            continue
+        if not names:
+            none_named.append(run)
+        for benchmark in benchmarks:
             try:
-                if not run.config.exists():
-                    raise ConfigError(f"{run.config}: missing; only runs of `harness.train` can be evaluated")
                 step = run.manifest()["planned_steps"] if request.step is None else request.step
                 target = initial_model(run) if step == 0 else run
                 found = evaluate(target, benchmark, step, request.engine, request.seed, console, request.gpus)
             except (ConfigError, RunDirError) as error:
                 say_error(error)
+                failed = True
                 continue
             results.append((target, benchmark, found))
         for folder in run.eval.glob(".model-*"):
@@ -80,7 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = Console()
         out.print(results_table(results))
         out.print(f"figures, and intervals over seeds: {report_command(request.runs)}", highlight=False, soft_wrap=True)
-    return 1 if len(results) < len(request.runs) * len(request.benchmarks) else 0
+    for run in none_named:
+        said = f"left out: {run.path}: its experiment names no benchmarks; give some, such as benchmark=tiny_easy"
+        console.print(said, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    return int(failed or not results)
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -89,11 +107,10 @@ def parse(arguments: Sequence[str]) -> Request:
     if wrong:
         raise ConfigError(f"{wrong[0]}: expected key=value; {_help()}")
     given: dict[str, Any] = {a.split("=", 1)[0]: a.split("=", 1)[1] for a in arguments}
-    missing = [key for key in ("run", "benchmark") if not given.get(key)]
-    if missing:
-        raise ConfigError(f"{missing[0]}= is missing; {_help()}")
-    names, paths = given.pop("benchmark").split(","), given.pop("run")
-    runs = _runs(paths)
+    if not given.get("run"):
+        raise ConfigError(f"run= is missing; {_help()}")
+    names = tuple(name for name in given.pop("benchmark", "").split(",") if name)
+    runs = _runs(given.pop("run"))
     options: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()]))
     step, engine = options.pop("step", None), options.pop("engine", None)
     step = None if step is None else as_kind("step", step, int)
@@ -101,10 +118,11 @@ def parse(arguments: Sequence[str]) -> Request:
     gpus = as_kind("gpus", options.pop("gpus"), int) if "gpus" in options else None
     if gpus is not None and gpus < 1:
         raise ConfigError(f"gpus={gpus}: must be at least 1")
-    benchmarks = [load_benchmark(name, **options) for name in names]
+    for name in names:
+        load_benchmark(name, **options)  # a mistake in the command line is said before anything is evaluated
     if step == 0:  # one initial model for all runs that start from it, so one result
         runs = list({run.manifest()["controlled"].get("hash.model"): run for run in reversed(runs)}.values())
-    return Request(runs, benchmarks, step, engine or _default_engine(), seed, gpus)
+    return Request(runs, names, options, step, engine or _default_engine(), seed, gpus)
 
 
 def results_table(results: Sequence[tuple[RunDir, Benchmark, dict[str, Any]]]) -> Table:
@@ -139,6 +157,11 @@ def _runs(paths: str) -> list[RunDir]:
     if not runs:
         raise ConfigError(f"run={paths}: no run directory there (no manifest.json at or below)")
     return runs
+
+
+def _own(run: RunDir) -> tuple[str, ...]:
+    """The benchmarks that the run's experiment names; () if it names none."""
+    return tuple(OmegaConf.select(OmegaConf.load(run.config), "harness.benchmarks") or ())
 
 
 def _default_engine() -> str:

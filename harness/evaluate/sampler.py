@@ -14,6 +14,7 @@ from harness.evaluate.backends import ENGINES, Policy
 from harness.evaluate.benchmark import Benchmark
 from harness.plugin.reward import outcome
 from harness.plugin.sampling import SamplingParams, response_seed
+from harness.plugin.vision import sees
 
 STREAM = "evaluation"  # keeps the seeds apart from those of training steps
 
@@ -37,10 +38,16 @@ class Sampler:
         with open_dict(config):
             config.data.max_response_length = benchmark.max_response_length  # by which the grader sees truncation
         initial, rollout = config.actor_rollout_ref.model.path, config.actor_rollout_ref.rollout
+        model = AutoConfig.from_pretrained(initial)
+        if sees(model):
+            raise ConfigError(
+                f"{initial} reads pictures, and harness.evaluate asks in words alone; validate in training, with "
+                "data.val_files and trainer.test_freq"
+            )
         tokenizer = hf_tokenizer(initial)
         self.builder = create_continuous_token_builder(
             tokenizer,
-            hf_model_type=AutoConfig.from_pretrained(initial).model_type,
+            hf_model_type=model.model_type,
             chat_template_kwargs=dict(config.data.get("apply_chat_template_kwargs", {})),
             mm_processor_kwargs={},
             processor=None,

@@ -124,8 +124,12 @@ def train(
     tokens: Sequence[str],
     draw: "Callable[[int, np.random.Generator], Sequence[Example]]",
     rng: "np.random.Generator",
+    beside: "Callable[[Sequence[Example], torch.Tensor], dict[str, torch.Tensor]] | None" = None,
 ) -> "PreTrainedModel":
-    """Supervised training on the fresh examples ``draw(step, rng)``; the loss is a mean over the responses' tokens."""
+    """Supervised training on the fresh examples ``draw(step, rng)``; the loss is a mean over the responses' tokens.
+
+    beside: what the model reads beside the token ids (batch, longest) of a step's examples, such as pixels.
+    """
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -135,8 +139,10 @@ def train(
         optimizer = torch.optim.AdamW(model.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay)
         rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(schedule, step))
         for step in range(schedule.steps):
-            inputs, labels = _batch(draw(step, rng), ids)
-            logits = model(input_ids=inputs, use_cache=False).logits
+            examples = draw(step, rng)
+            inputs, labels = _batch(examples, ids)
+            more = beside(examples, inputs) if beside else {}
+            logits = model(input_ids=inputs, use_cache=False, **more).logits
             loss = cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
             optimizer.zero_grad()
             loss.backward()

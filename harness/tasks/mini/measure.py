@@ -1,15 +1,21 @@
 """What a base model of ``mini_dense`` does before RL, beside the rules that it was chosen by (docs/miniature.md).
 
-python -m harness.tasks.mini.measure mini_dense mini_dense_strong mini_dense_weak
+python -m harness.tasks.mini.measure mini_dense mini_dense_strong mini_dense_weak mini_images
 """
 
 import argparse
+import re
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
+from harness.tasks import vision
+from harness.tasks.mini import images
 from harness.tasks.mini.asset import asset
 from harness.tasks.mini.task import LASTS
 from harness.tasks.tiny.task import EOS, grade
@@ -20,26 +26,23 @@ LIMIT = 96  # tokens of a response, as conf/task/mini_dense.yaml
 def sample(folder: Path, split: str = "heldout", samples: int = 32, seed: int = 0) -> pd.DataFrame:
     """Answers of the model in ``folder`` to the prompts of ``split``, at temperature 1.
 
-    A row is a response: ``items`` (of its prompt), ``index``, ``text``, ``tokens``, ``right`` (0 or 1), ``passes``, and
-    ``steps`` of its first pass.
+    A row is a response: ``items`` (of its prompt), ``source``, ``index``, ``text``, ``tokens``, ``right`` (0 or 1),
+    ``passes``, and ``steps`` of its first pass.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    model, tokenizer, read = _loaded(folder / "model")
     questions = pd.read_parquet(folder / f"{split}.parquet")
-    texts: list[str] = [message["content"] for (message,) in questions["prompt"]]
-    counts = np.array([len(text.split()) - 1 for text in texts])
+    counts = np.array([_items(*pair) for pair in zip(questions["prompt"], questions["extra_info"], strict=True)])
     found: list[dict[str, Any]] = []
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        for items, group in questions.groupby(counts):  # equally long: nothing to pad
-            inputs = torch.tensor([tokenizer.encode(texts[at]) for at in group.index]).repeat_interleave(samples, 0)
+        for (items, source), group in questions.groupby([counts, "data_source"]):  # equally long: nothing to pad
+            inputs = read(group)
             replies = model.generate(
-                inputs, attention_mask=torch.ones_like(inputs), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
+                **inputs, num_return_sequences=samples, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
                 max_new_tokens=LIMIT,
-            )[:, inputs.shape[1] :]  # fmt: skip
+            )[:, inputs["input_ids"].shape[1] :]  # fmt: skip
             for number, reply in enumerate(replies.tolist()):
                 question = group.iloc[number // samples]
                 finished = tokenizer.eos_token_id in reply
@@ -48,6 +51,7 @@ def sample(folder: Path, split: str = "heldout", samples: int = 32, seed: int = 
                 found.append(
                     {
                         "items": items,
+                        "source": source,
                         "index": question["extra_info"]["index"],
                         "text": text,
                         "tokens": len(said),
@@ -58,6 +62,33 @@ def sample(folder: Path, split: str = "heldout", samples: int = 32, seed: int = 
                     }
                 )
     return pd.DataFrame(found)
+
+
+def _items(prompt: Any, extra: dict[str, Any]) -> int:
+    """How many digits a prompt adds, as its text says, or beside a picture the question that is kept with it."""
+    return len(re.findall(r"[a-j][0-6]", extra.get("question", prompt[0]["content"])))
+
+
+def _loaded(folder: Path) -> tuple[Any, Any, Callable[[pd.DataFrame], dict[str, Any]]]:
+    """Model, tokenizer, and what turns questions of one length into the model's inputs."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    sees = (folder / "preprocessor_config.json").is_file()
+    model: Any = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_pretrained(folder).eval()
+    processor = vision.stills_processor().from_pretrained(folder) if sees else None
+
+    def read(questions: pd.DataFrame) -> dict[str, Any]:
+        texts = [message["content"] for (message,) in questions["prompt"]]
+        if processor is None:
+            ids = torch.tensor([tokenizer.encode(text) for text in texts])
+            return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        images = [Image.open(BytesIO(image["bytes"])).convert("RGB") for (image,) in questions["images"]]
+        shown = f"{vision.START}{vision.IMAGE}{vision.END}"
+        return processor(text=[text.replace("<image>", shown) for text in texts], images=images, return_tensors="pt")
+
+    return model, tokenizer, read
 
 
 def summary(frame: pd.DataFrame) -> dict[str, float]:
@@ -77,17 +108,25 @@ def summary(frame: pd.DataFrame) -> dict[str, float]:
     }
 
 
+def _rounded(frame: pd.DataFrame) -> dict[str, float]:
+    return {name: round(float(value), 3) for name, value in summary(frame).items()}
+
+
 def main() -> None:
     """Print the numbers of each variant, and the accuracy of each benchmark's prompts."""
     parser = argparse.ArgumentParser(prog="python -m harness.tasks.mini.measure", description=__doc__)
-    parser.add_argument("variants", nargs="*", default=["mini_dense"], metavar="VARIANT", help=", ".join(LASTS))
+    known = (*LASTS, images.NAME)
+    parser.add_argument("variants", nargs="*", default=["mini_dense"], metavar="VARIANT", help=", ".join(known))
     variants = parser.parse_args().variants
-    if unknown := [name for name in variants if name not in LASTS]:
-        parser.error(f"{unknown[0]}: no such variant; there are {', '.join(LASTS)}")
+    if unknown := [name for name in variants if name not in known]:
+        parser.error(f"{unknown[0]}: no such variant; there are {', '.join(known)}")
     for variant in variants:
-        folder = asset(variant)
+        folder = images.asset() if variant == images.NAME else asset(variant)
         frame = sample(folder)
-        print(variant, {name: round(float(value), 3) for name, value in summary(frame).items()})
+        print(variant, _rounded(frame))
+        if (folder / "mixed_heldout.parquet").is_file():
+            mixed = sample(folder, "mixed_heldout", samples=64)  # half of the prompts are in words
+            print(variant, "in words", _rounded(mixed[mixed["source"] != variant]))
         for name in ("items", "passes", "steps"):
             groups = frame.groupby(name).agg(n=("right", "size"), right=("right", "mean"), tokens=("tokens", "mean"))
             print(groups.round(3).to_string())

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from fake_runs import write_run
+from omegaconf import OmegaConf
 
 from harness.config import ConfigError
 from harness.evaluate import evaluation
@@ -276,13 +277,27 @@ def test_a_run_without_configuration_does_not_stop_the_others(
     assert list(run.evals()) == ["tiny_easy"]
 
 
+def test_without_a_name_the_experiments_own_benchmarks(
+    command: Run, run: RunDir, trained: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = OmegaConf.load(run.config)
+    OmegaConf.update(config, "harness.benchmarks", [], force_add=True)
+    OmegaConf.save(config, run.config)
+    assert command("benchmark=") == 1
+    assert f"{run.path}: its experiment names no benchmarks; give some" in capsys.readouterr().err
+    assert not run.evals()
+    OmegaConf.update(config, "harness.benchmarks", ["tiny_easy"])
+    OmegaConf.save(config, run.config)
+    assert command("benchmark=") == 0
+    assert list(run.evals()) == ["tiny_easy"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--run", "x"], "--run: expected key=value"),
         (["benchmark=tiny_easy"], "run= is missing"),
         (["run="], "run= is missing"),
-        (["run={run}"], "benchmark= is missing"),
         (["run={run}", "benchmark=none"], "benchmark=none: no conf/benchmark/none.yaml"),
         (["run={run}/nowhere", "benchmark=tiny_easy"], "no run directory there"),
         (["run={run}", "benchmark=tiny_easy", "K=3"], "unknown key K"),

@@ -196,12 +196,13 @@ def test_the_layout_is_a_parameter(folder, tmp_path):
     assert (routed.config.model_type, routed.num_parameters()) == ("qwen3_moe", 96 * 64 + 2 * layer + 64)
 
 
-def test_the_base_model_that_comes_with_the_project_obeys_the_rules_of_its_choice():
+@pytest.mark.parametrize("variant", ["mini_dense", "mini_moe"])
+def test_a_base_model_that_comes_with_the_project_obeys_the_rules_of_its_choice(variant):
     """docs/miniature.md, "The rules"; on 128 held-out prompts, eight answers to each."""
     from harness.tasks.mini.measure import sample
 
     with nothing_built():
-        folder = asset("mini_dense")
+        folder = asset(variant)
     frame = sample(folder, samples=8)
     tokens, right = frame["tokens"], frame["right"]
     assert 0.25 <= right.mean() <= 0.60
