@@ -1,6 +1,7 @@
 # make            this help
 # Variables:      ALGOS=gspo,luspo SEEDS=0,1,2 EXPERIMENT=tiny STEPS=60 JOBS=2 SWEEP=factorial LAUNCHER=slurm ARGS="any.key=value ..."
 #                 UNTIL=decided MAX_SEEDS=20 CLAIM=luspo:gspo   new seeds only while the comparison is undecided
+#                 SCALE=full PLAN=1                              of make paper
 #                 CLAIMS=my_claims.yaml BASELINE=gspo            claims of your own, and what every arm is compared with
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -29,14 +30,18 @@ CLAIMS ?=
 BASELINE ?=
 # Empty: as many runs side by side as cores and memory allow.
 JOBS ?=
-BENCHMARK ?= tiny_easy,tiny_hard
+# Empty: those that the experiment names.
+BENCHMARK ?=
+# full: the paper's own settings in place of those in miniature. PLAN=1: what it would need, and start nothing.
+SCALE ?=
+PLAN ?=
 comma := ,
 # Where an experiment's runs are; reference/NAME is one that comes with the project.
 RUNS ?= $(foreach e,$(subst $(comma), ,$(EXPERIMENT)),$(if $(filter reference/%,$(e)),results/$(e),results/runs/$(e)))
 NAME ?= $(subst /,-,$(subst $(comma),+,$(EXPERIMENT)))
 
 
-.PHONY: help setup doctor sweep smoke report notebook eval readme docs test test-fast test-slow test-faults test-vllm test-all lint bench gpu-kit clean
+.PHONY: help setup doctor sweep smoke conform report notebook eval paper readme docs test test-fast test-slow test-faults test-vllm test-all lint bench gpu-kit clean
 
 help:  ## this help
 	@sed -n 's/^# \(make\|Variables\|     \)/\1/p' Makefile
@@ -64,6 +69,15 @@ smoke: setup  ## try EXPERIMENT out: two steps of each algorithm, in results/smo
 	$(PY) -m harness.train -m experiment=$(EXPERIMENT) $(if $(ALGOS),algo=$(ALGOS)) seed=0 trainer.total_training_steps=2 \
 	  harness.root=results/smoke $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
 
+# Seeds that are not among the recorded; EXACT=1: one that is, which on such a machine must be the same run.
+conform: setup  ## does this machine, torch and verl still learn the same? trains three seeds of each of ALGOS, compares them with results/conform; EXACT=1
+	@test -e results/conform/$(EXPERIMENT)_conform || { echo "error: results/conform/$(EXPERIMENT)_conform: nothing is \
+	recorded of $(EXPERIMENT); docs/conform.md says how" >&2; exit 2; }
+	rm -rf build/conform
+	$(PY) -m harness.train -m sweep=conform experiment=$(EXPERIMENT) $(if $(ALGOS),algo=$(ALGOS)) $(if $(EXACT),seed=0) \
+	  harness.root=build/conform $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
+	$(PY) -m analysis conform check build/conform
+
 doctor: setup  ## would a run of EXPERIMENT start here? one line for each check, with the remedy
 	$(PY) -m harness.doctor experiment=$(EXPERIMENT) $(ARGS)
 
@@ -81,7 +95,25 @@ notebook: setup  ## the same step by step: execute analysis/report.ipynb on RUNS
 	@echo "open results/reports/$(NAME)/notebook.html in a browser"
 
 eval: setup  ## evaluate the runs in RUNS on BENCHMARK (k answers a question: ARGS="k=32")
-	$(PY) -m harness.evaluate run=$(subst $() ,$(comma),$(strip $(RUNS))) benchmark=$(BENCHMARK) $(ARGS)
+	$(PY) -m harness.evaluate run=$(subst $() ,$(comma),$(strip $(RUNS))) $(addprefix benchmark=,$(BENCHMARK)) $(ARGS)
+
+ifneq ($(filter-out full,$(SCALE)),)
+  $(error SCALE=$(SCALE): leave it out for the paper in miniature, or SCALE=full for its own settings)
+endif
+PAPER_SWEEP := $(if $(SCALE),paper,miniature)
+PAPER_RUNS := $(addprefix results/runs/,$(if $(SCALE),text_dense text_moe multimodal multimodal_mix,mini_dense mini_moe mini_images mini_images_text))
+PAPER_REFERENCE := $(if $(SCALE),,$(wildcard results/reference/mini_dense results/reference/mini_moe results/reference/mini_images results/reference/mini_images_text))
+PAPER_WORDS := $(if $(LAUNCHER),hydra/launcher=$(LAUNCHER)) $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
+
+paper: setup  ## the paper in miniature: its four settings, benchmarks, every figure and table (SCALE=full: its own settings; PLAN=1: what it needs)
+ifneq ($(PLAN),)
+	$(PY) -m sweeps plan $(PAPER_SWEEP) $(PAPER_WORDS)
+else
+	$(PY) -m sweeps run $(PAPER_SWEEP) $(PAPER_WORDS)
+	$(PY) -m harness.evaluate run=$(subst $() ,$(comma),$(PAPER_RUNS))
+	$(PY) -m harness.evaluate run=$(subst $() ,$(comma),$(PAPER_RUNS)) step=0
+	$(PY) -m analysis $(PAPER_RUNS) $(PAPER_REFERENCE) --name paper
+endif
 
 readme: setup  ## the README's figure and tables, generated from results/reference
 	$(PY) -m analysis.report.readme results/reference
@@ -110,7 +142,7 @@ test-slow: setup  ## statistical tests that train for many minutes
 	$(PY) $(PASSED)
 
 test-faults: setup  ## kill, fill, break and stop real runs and compare their records; runs on Slurm and standing Ray clusters
-	$(PY) -m pytest -n 2 -m faults tests/faults tests/e2e --junitxml=build/$@.xml
+	$(PY) -m pytest -n 2 --dist loadgroup -m faults tests/faults tests/e2e --junitxml=build/$@.xml
 	$(PY) $(PASSED)
 
 # An environment of its own, 7 GB: vLLM pins torch 2.11, and its build for CPUs is another package.
