@@ -1,17 +1,17 @@
 """Shared fixtures, and the environment that must be there before torch and verl are imported."""
 
 import copy
+import gc
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import yaml
+from composing import remembering
 
 # The CPU platform is chosen when verl is imported; torch reads its number of threads when it is imported.
 os.environ.update(
@@ -45,31 +45,16 @@ def _compose(*overrides: str) -> Any:
 
 @cache
 def _composed(*overrides: str) -> Any:
-    """Hydra reads and parses some 40 files for each composition; they do not change during a test session."""
-    from hydra._internal.core_plugins.file_config_source import FileConfigSource
-
     from harness.config import compose
 
-    parse = FileConfigSource.load_config
-
-    def load(source: FileConfigSource, config_path: str) -> Any:
-        key = (source.path, config_path)
-        if key not in _parsed:
-            _parsed[key] = parse(source, config_path)
-        return replace(_parsed[key], config=copy.deepcopy(_parsed[key].config))
-
-    with mock.patch.object(FileConfigSource, "load_config", load):
-        return compose(overrides)
-
-
-_parsed: dict[tuple[str, str], Any] = {}
+    return compose(overrides)
 
 
 @cache
 def _flat(*overrides: str) -> Flat:
-    from harness.config import flatten
+    from harness.config import compose, flatten
 
-    return flatten(_compose(*overrides))
+    return flatten(compose(overrides))  # the tree itself is not kept: hundreds of them slow the garbage collector
 
 
 @cache
@@ -83,6 +68,21 @@ def _actor(*overrides: str) -> Any:
     return omega_conf_to_dataclass(_compose(*overrides).actor_rollout_ref.actor)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _remembering() -> Iterator[None]:
+    """Some 600 tests compose in this process; see ``composing``."""
+    with remembering():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """What is there before a module's tests, torch and its like above all, is nothing that the garbage collector need
+    look through again: that was a third of the time of tests that make many small objects."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def composed() -> Callable[..., Any]:
     """``composed(*overrides)``: the DictConfig of ``python -m harness.train OVERRIDES``, composed once. Read only."""
@@ -92,7 +92,7 @@ def composed() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def flat() -> Callable[..., Flat]:
     """``flat(*overrides)``: the flat resolved configuration, composed once; the dict is the caller's own."""
-    return lambda *overrides: dict(_flat(*overrides))
+    return lambda *overrides: dict(_flat(*(word for word in overrides if word not in _defaults())))
 
 
 @pytest.fixture(scope="session")

@@ -140,12 +140,12 @@ def _from_memory(words: Sequence[str]) -> DictConfig | None:
     try:
         overrides, there = parse(words), groups()
         values = [one for one in overrides if one.key_or_group not in there]
-        if not all(_sets_a_value(one) for one in values):
+        if not (_only_ours() and all(_sets_a_value(one) for one in values)):
             return None
         files = tuple(word for word, one in zip(words, overrides, strict=True) if one.key_or_group in there)
         config = pickle.loads(_merged(files, _stamp()))
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
-    except (ConfigError, HydraException, OmegaConfBaseException, ValueError):
+    except (ConfigError, HydraException, OmegaConfBaseException, ValueError, OSError):
         return None
     return config
 
@@ -164,13 +164,17 @@ def _merged(files: tuple[str, ...], _stamp: tuple[Any, ...]) -> bytes:
 
 
 def _stamp() -> tuple[Any, ...]:
-    """Where Hydra looks, and the state of every file there: what is edited meanwhile is read again."""
-    loader = GlobalHydra.instance().config_loader()
-    places = [one.path.removeprefix("file://") for one in loader.get_search_path().get_path() if one.path]
-    folders = [Path(one) for one in (*places, os.environ["HARNESS_VERL_CONFIG"]) if "://" not in one]
-    files = sorted(file for folder in folders for file in folder.rglob("*.yaml"))
-    states = ((str(file), file.stat()) for file in files)
-    return (*places, *((name, state.st_mtime_ns, state.st_size) for name, state in states))
+    """The state of every file of ``conf``: what is edited meanwhile is read again."""
+    files = (one for folder, _, names in os.walk(CONF) for one in (os.path.join(folder, name) for name in names))
+    states = ((file, os.stat(file)) for file in sorted(files))
+    return tuple((file, state.st_mtime_ns, state.st_size) for file, state in states)
+
+
+def _only_ours() -> bool:
+    """Whether Hydra looks for files in ``conf`` alone, and not in a folder that a command line adds (--config-dir)."""
+    queries = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    places = {str(query.path).removeprefix("file://") for query in queries}
+    return {place for place in places if "://" not in place} == {str(CONF)}
 
 
 def _no_such_name(error: MissingConfigException) -> ConfigError:

@@ -6,6 +6,7 @@ The fingerprint is the hash of what is controlled. A contrast between arms requi
 import hashlib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,7 @@ def _canonical(value: str) -> str:
         return str(yaml.safe_load(value)) if value in ("true", "false", "True", "False") else value
 
 
+@cache
 def _matches(key: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 

@@ -28,11 +28,11 @@ def parse(words: Sequence[str], multirun: bool = False) -> list[Override]:
     Raises ``ConfigError`` for a word that is no ``key=value``, for a group with more or less than one name (Hydra
     merges ``algo=[a,b]`` into one configuration under the last name) and for several values in a single run.
     """
-    return [_parsed(word, multirun) for word in words]
-
-
-def _parsed(word: str, multirun: bool) -> Override:
     there = groups()
+    return [_parsed(word, multirun, there) for word in words]
+
+
+def _parsed(word: str, multirun: bool, there: dict[str, list[str]]) -> Override:
     key = word.partition("=")[0]
     if "=" not in word and not word.startswith("~"):
         chosen = [f"{group}={word}" for group, names in there.items() if word in names]

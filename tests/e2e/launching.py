@@ -1,6 +1,7 @@
 """Real runs, started as a user starts them: ``python -m harness.train`` in a process of its own."""
 
 import contextlib
+import hashlib
 import os
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from typing import Any
 
 import pandas as pd
 import psutil
+import pytest
+from filelock import FileLock
 
-from harness.rundir import RunDir
+from harness.rundir import RunDir, find_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +30,20 @@ def train(root: Path, *overrides: str, multirun: bool = False, ok: bool = True) 
     )  # fmt: skip
     assert (done.returncode == 0) == ok, done.stdout
     return done
+
+
+def reference(sessions: pytest.TempPathFactory, *overrides: str) -> RunDir:
+    """The run of these settings that nothing disturbs, for reading. Trained once in a test session, also where tests
+    run side by side: whoever comes meanwhile waits."""
+    folder = sessions.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    root = folder / f"reference-{hashlib.sha256(repr(overrides).encode()).hexdigest()[:16]}"
+    with FileLock(f"{root}.lock", timeout=900):
+        if not (root / "done").exists():
+            train(root, *overrides)
+            (root / "done").touch()
+    (run,) = find_runs(root)
+    return run
 
 
 def start(root: Path, *overrides: str) -> subprocess.Popen[str]:

@@ -6,6 +6,7 @@ import sys
 
 import pandas as pd
 import pytest
+from commands import run_module
 from e2e.launching import ROOT, run_dir, train
 
 from analysis import load_runs
@@ -16,10 +17,18 @@ from harness.rundir import EVAL_COLUMNS, RunDir, settings_hash
 K = 2
 
 
+def words(run: RunDir, *more: str) -> list[str]:
+    return [f"run={run.path}", "benchmark=tiny_easy", f"k={K}", "engine=transformers", *more]
+
+
 def evaluate(run: RunDir, *more: str) -> subprocess.CompletedProcess[str]:
-    arguments = [f"run={run.path}", "benchmark=tiny_easy", f"k={K}", "engine=transformers", *more]
-    command = [sys.executable, "-m", "harness.evaluate", *arguments]
+    command = [sys.executable, "-m", "harness.evaluate", *words(run, *more)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+def evaluate_here(run: RunDir, *more: str) -> subprocess.CompletedProcess[str]:
+    """The same command where it has nothing to generate, without a process of its own."""
+    return run_module("harness.evaluate", *words(run, *more))
 
 
 def state(run: RunDir) -> dict[str, tuple[bytes, int]]:
@@ -69,7 +78,7 @@ def test_the_same_command_again_changes_nothing(runs):
     _, trained, base = runs
     for run, more in ((trained, ()), (base, ("step=0",))):
         before = state(run)
-        done = evaluate(trained, *more)
+        done = evaluate_here(trained, *more)
         assert done.returncode == 0, done.stderr
         assert state(run) == before
 
@@ -77,10 +86,10 @@ def test_the_same_command_again_changes_nothing(runs):
 def test_a_missing_checkpoint_and_other_settings_are_refused(runs):
     _, trained, _ = runs
     before = state(trained)
-    done = evaluate(trained, "benchmark=tiny_hard", "step=7")
+    done = evaluate_here(trained, "benchmark=tiny_hard", "step=7")
     assert done.returncode == 1
     assert "no whole checkpoint of step 7; there are 2; choose step=" in done.stderr
-    done = evaluate(trained, "temperature=0.5")
+    done = evaluate_here(trained, "temperature=0.5")
     assert done.returncode == 1
     assert "temperature (1.0 there, 0.5 now)" in done.stderr.strip().splitlines()[-1]
     assert state(trained) == before

@@ -1,7 +1,7 @@
 """A key that is called execution changes nothing that is learnt: each is changed alone, in a real run."""
 
 import pytest
-from e2e.launching import assert_same_record, run_dir, train
+from e2e.launching import assert_same_record, reference, run_dir, train
 
 from harness.config.matching import EXECUTION, is_execution
 from harness.rundir import RunDir
@@ -29,9 +29,7 @@ CHANGED = (
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    root = tmp_path_factory.mktemp("base")
-    train(root, *BASE)
-    return run_dir(root, "luspo", 51)
+    return reference(tmp_path_factory, *BASE)
 
 
 @pytest.mark.parametrize("word", CHANGED)

@@ -17,7 +17,7 @@ from e2e.launching import ROOT, command, run_dir
 
 from harness.run.process import end_session, session_processes
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("ray_jobs")]  # one cluster for all
 SETTINGS = {"trainer.total_training_steps": 3, "trainer.val_before_train": False, "trainer.test_freq": -1}
 
 

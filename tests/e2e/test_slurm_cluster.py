@@ -10,7 +10,7 @@ import psutil
 import pytest
 from slurm import SlurmCluster, Unavailable, slurm_cluster
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("slurm_cluster")]  # one cluster for all
 
 FINISHED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL")
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from commands import run_module
 from e2e.launching import learnt, ordered, rows, run_dir, train
 
 from harness.rundir import find_runs
@@ -14,10 +15,17 @@ SAME = ["prompt_id", "sample", "tokens", "response_hash", "reward"]
 
 
 @pytest.fixture(scope="module")
-def one_rank(tmp_path_factory):
+def two_cells(tmp_path_factory):
+    """A run on one rank, beside one that cannot start: (folder of both, what the command printed)."""
     root = tmp_path_factory.mktemp("one")
-    train(root, "algo=grpo_sum", *SHORT)
-    return run_dir(root, "grpo_sum", 50)
+    done = train(root, "algo=grpo_sum", *SHORT, "actor_rollout_ref.model.path=asset:tiny/model,/no/such/model",
+                 multirun=True, ok=False)  # fmt: skip
+    return root, done.stdout
+
+
+@pytest.fixture(scope="module")
+def one_rank(two_cells):
+    return run_dir(two_cells[0], "grpo_sum", 50)
 
 
 def assert_same_responses(a, b):
@@ -84,7 +92,7 @@ def test_workers_that_are_forks_learn_what_plain_ones_learn(one_rank, tmp_path):
         pd.testing.assert_frame_equal(rows(run, step), rows(one_rank, step), check_exact=True)
 
 
-@pytest.mark.parametrize("experiment", ["mini_dense"])
+@pytest.mark.parametrize("experiment", ["mini_dense", "mini_moe"])
 def test_other_tasks_train(tmp_path, experiment):
     """Trainer and rollout agree, responses have lengths of their own, and some are right."""
     train(tmp_path, f"experiment={experiment}", "algo=luspo", *SHORT)
@@ -96,6 +104,16 @@ def test_other_tasks_train(tmp_path, experiment):
         assert (frame.loc[frame["update"] == 1, "log_ratio"].abs() < 1e-5).all()
         assert frame["tokens"].nunique() >= 15
         assert 0 < frame["accuracy"].mean() < 1
+        assert ("routing_changed" in frame) == (experiment == "mini_moe")
+        if experiment == "mini_moe":  # experts change with the weights, and not between rollout and first update
+            changed = frame.groupby("update")["routing_changed"].sum()
+            assert changed[1] <= 1
+            assert changed[4] > 0
+            assert (frame["routing_changed"] <= frame["tokens"]).all()
+            metrics = run.metrics()[0][step]
+            later = frame[frame["update"] > 1]
+            share = later["routing_changed"].sum() / later["tokens"].sum()
+            assert metrics["routing_changed_frac"] == pytest.approx(share, rel=1e-5)
 
 
 def test_error_in_the_rollout_is_the_reason_that_the_user_reads(tmp_path):
@@ -118,17 +136,17 @@ def test_error_in_the_rollout_is_the_reason_that_the_user_reads(tmp_path):
     ],
 )
 def test_mistake_ends_in_a_clear_line_and_leaves_nothing(tmp_path, overrides, said):
-    done = train(tmp_path / "runs", *overrides, ok=False)
-    assert said in done.stdout
-    assert "Traceback" not in done.stdout
+    done = run_module("harness.train", f"harness.root={tmp_path / 'runs'}", *overrides)
+    assert done.returncode == 2
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "runs").exists()
 
 
-def test_failing_cell_does_not_stop_the_others(tmp_path):
-    done = train(tmp_path, "algo=gspo", *SHORT, "actor_rollout_ref.model.path=asset:tiny/model,/no/such/model",
-                 multirun=True, ok=False)  # fmt: skip
-    assert "1 of 2 runs given up" in done.stdout
-    assert "python -m harness.doctor " in done.stdout  # the one command that says why
-    (run,) = find_runs(tmp_path)
-    assert run.manifest()["arm"] == "gspo"  # the default model, though it was named, makes no arm
+def test_failing_cell_does_not_stop_the_others(two_cells):
+    root, said = two_cells
+    assert "1 of 2 runs given up" in said
+    assert "python -m harness.doctor " in said  # the one command that says why
+    (run,) = find_runs(root)
+    assert run.manifest()["arm"] == "grpo_sum"  # the default model, though it was named, makes no arm
     assert run.status()["state"] == "done"

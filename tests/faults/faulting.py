@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 import yaml
-from e2e.launching import ROOT, trainer
+from e2e.launching import ROOT, reference, trainer
 
 from harness.rundir import RunDir, RunDirError
 
@@ -22,6 +23,17 @@ SETTINGS = {
     "trainer.val_before_train": False,
     "trainer.test_freq": -1,
 }
+
+
+def undisturbed_run(sessions: pytest.TempPathFactory) -> RunDir:
+    """The record that every such run must have, whatever happens to it. A fault may change how often a checkpoint is
+    written, which nothing that is learnt depends on."""
+    return reference(sessions, "algo=luspo", f"seed={SEED}", *words(SETTINGS))
+
+
+def words(settings: dict[str, object]) -> list[str]:
+    """The settings as words of a command line."""
+    return [f"{key}={str(value).lower()}" for key, value in settings.items()]
 
 
 class Trial:

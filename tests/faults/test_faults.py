@@ -1,16 +1,14 @@
 """Real faults during real runs. Each ends done, with the record of an undisturbed run, or in one clear status."""
 
 import contextlib
-import os
 import re
 import signal
 import subprocess
-import time
 
 import psutil
 import pytest
-from e2e.launching import assert_same_record, run_dir
-from faults.faulting import SEED, STEPS, Trial
+from e2e.launching import assert_same_record
+from faults.faulting import STEPS, Trial, undisturbed_run
 
 from harness.run.checkpoints import intact
 from harness.run.failures import CAUSES
@@ -34,23 +32,7 @@ def trial(tmp_path):
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
-    """The record that every run must have, whatever happens to it; made once, also where tests run side by side."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "undisturbed"
-    try:
-        folder.mkdir()
-        first = True
-    except FileExistsError:
-        first = False
-    one = Trial(folder / "run") if first else None
-    if one:
-        one.finish(one.control())
-        (folder / "done").touch()
-    end = time.time() + 900
-    while not (folder / "done").exists():
-        assert time.time() < end, "the undisturbed run did not come to its end"
-        time.sleep(0.5)
-    return run_dir(folder / "run", "luspo", SEED)
+    return undisturbed_run(tmp_path_factory)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import run_module
 
 from harness.config import ConfigError, compose, effective, flatten, matching
 from harness.config.overrides import parse
@@ -82,8 +83,7 @@ def test_a_slip_is_one_line_with_the_word_and_what_is_right(word: str) -> None:
 @pytest.mark.parametrize("word", ["algo=[dr_grpo,grpo]", "algo=gsop", f"{STEPS}=0"])
 def test_every_command_says_it_alike_and_leaves_nothing_behind(command: str, word: str, tmp_path: Path) -> None:
     root = tmp_path / "runs"
-    call = [sys.executable, "-m", *COMMANDS[command], f"harness.root={root}", word]
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_module(*COMMANDS[command], f"harness.root={root}", word)
     with pytest.raises(ConfigError) as refused:
         compose([word])
     said = " ".join((done.stdout if command == "doctor" else done.stderr).split())
