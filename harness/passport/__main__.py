@@ -15,6 +15,8 @@ A loss is FRAMEWORK:NAME or FILE.py:FUNCTION, then ,KEY=VALUE for each setting:
   algo:luspo,clip=own                          what a run of this project with algo=luspo trains with
   trl@1.16.0:grpo,loss_type=luspo              TRL's GRPOTrainer of that version
   openrlhf@0.11.2:gspo  areal@1.0.4:ppo        others with a version, which --install puts into build/passport
+  slime@0.3.1:gspo  easyr1@COMMIT:gspo_token   a checkout by git: nemo_rl, slime, roll, easyr1; yours with --python
+  nemo_rl@0.7.0:grpo-gspo-deepscaler-1.5b-8K   the loss of an example's YAML (nemo_rl, roll)
   mine.py:loss,clip_low=0.2                    loss(log_prob, old_log_prob, advantages, response_mask, **settings)
   formula:gspo                                 a published loss, as it is compared with
 
@@ -80,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     chosen.add_argument("--page", action="store_true", help="write docs/passports.md: frameworks by version")
     parser.add_argument(
         "--python", action="append", default=[], metavar="FRAMEWORK=PATH",
-        help="the Python that has a framework, or a folder that `pip install --target` filled; may be given again",
+        help="the Python that has a framework, a folder that `pip install --target` filled, or a checkout; may be "
+        "given again",
     )  # fmt: skip
     parser.add_argument("--install", action="store_true", help="put a missing framework@version into build/passport")
     return parser

@@ -22,7 +22,7 @@ from harness.passport.update import Call, Loss, LossError
 from harness.passport.worker import differentiate, load_file, one_line
 from harness.paths import CONF
 
-WORD = re.compile(r"(?:(?P<framework>[\w-]+)(?:@(?P<version>[\w.]+))?|(?P<file>.+\.py)):(?P<name>[\w.]+)")
+WORD = re.compile(r"(?:(?P<framework>[\w-]+)(?:@(?P<version>[\w.]+))?|(?P<file>.+\.py)):(?P<name>[\w.-]+)")
 COMMA = re.compile(r",(?![^\[]*\])")  # not within brackets
 REQUIRED = ("log_prob", "old_log_prob", "advantages", "response_mask")
 # What a function in a file is given if its signature names it.

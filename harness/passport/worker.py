@@ -5,19 +5,22 @@ standard output, each a length of 8 bytes and what ``torch.save`` makes of a dic
 project, so that a framework's own environment needs no more than torch and that framework.
 """
 
+import importlib
 import importlib.util
 import io
 import json
 import os
 import struct
 import sys
+import tempfile
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import IO, Any
 
 import torch
 
 LENGTH = struct.Struct("<Q")
+FRAMEWORKS = "passport_frameworks"
 
 
 def differentiate(function: Any, call: Any) -> torch.Tensor:
@@ -56,6 +59,14 @@ def load_file(path: Path) -> Any:
     return module
 
 
+def load_framework(path: Path) -> Any:
+    """The module of a framework, in a package of its folder, so that it can import the modules beside it."""
+    package = ModuleType(FRAMEWORKS)
+    package.__path__ = [str(path.parent)]
+    sys.modules[FRAMEWORKS] = package
+    return importlib.import_module(f"{FRAMEWORKS}.{path.stem}")
+
+
 def write(stream: IO[bytes], message: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(message, buffer)
@@ -87,8 +98,15 @@ def main() -> int:
     os.dup2(2, 1)  # what a framework prints must not come between the answers
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # some frameworks write logs where they are imported
+        return serve(answers, path, name, settings)
+
+
+def serve(answers: IO[bytes], path: Path, name: str, settings: dict[str, str]) -> int:
+    """Answer the calls of a loss until the input ends; the exit status."""
     try:
-        loaded = load_file(path).load(name, settings)
+        loaded = load_framework(path).load(name, settings)
     except Exception as error:  # noqa: BLE001  (the other side says it to the user)
         write(answers, {"error": one_line(error)})
         return 1

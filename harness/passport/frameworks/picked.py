@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from .settings import merged
+
 PPO = "skyrl/backends/skyrl_train/utils/ppo_utils.py"
 SKYRL_LOSSES = {
     "regular": "ppo_policy_loss",
@@ -66,7 +68,7 @@ def pick(framework: str, file: str, names: Iterable[str], given: dict[str, Any])
 
 def openrlhf(loss: str, settings: dict[str, str]) -> SimpleNamespace:
     """``ppo`` or ``gspo`` of ``models.loss.PolicyLoss``; the sizes it is given are those of ``utils.loss_utils``."""
-    values = _values("openrlhf", settings, OPENRLHF_DEFAULTS)
+    values = merged("openrlhf", settings, OPENRLHF_DEFAULTS)
     masked_mean = pick("openrlhf", "openrlhf/models/utils.py", ["masked_mean"], {})["masked_mean"]
     file = "openrlhf/models/loss.py"
     scope = pick("openrlhf", file, ["aggregate_loss", "PolicyLoss"], {"masked_mean": masked_mean})
@@ -88,7 +90,7 @@ def skyrl(loss: str, settings: dict[str, str]) -> SimpleNamespace:
     """A loss of ``PolicyLossRegistry``, its reduction, and the KL loss as the FSDP worker adds it."""
     if loss not in SKYRL_LOSSES:
         raise ValueError(f"skyrl: {loss} is none of {', '.join(SKYRL_LOSSES)}")
-    values = _values("skyrl", settings, SKYRL_DEFAULTS)
+    values = merged("skyrl", settings, SKYRL_DEFAULTS)
     given = pick("skyrl", "skyrl/backends/skyrl_train/utils/torch_utils.py", ["masked_mean", "safe_exp_delta"], {})
     given |= {"apply_off_policy_correction": lambda value, *rest: (value, rest[2], {}), "wraps": wraps}
     names = [SKYRL_LOSSES[loss], "reduce_loss", "apply_loss_reduction_to_advantages_minibatch", "compute_approx_kl"]
@@ -129,7 +131,7 @@ def areal(loss: str, settings: dict[str, str]) -> SimpleNamespace:
     """``ppo`` or ``sapo``; the engine weighs micro-batches by their tokens."""
     if loss not in ("ppo", "sapo"):
         raise ValueError(f"areal: {loss} is none of ppo, sapo; GSPO is areal:ppo,importance_sampling_level=sequence")
-    values = _values("areal", settings, AREAL_DEFAULTS)
+    values = merged("areal", settings, AREAL_DEFAULTS)
     names = ["_compute_sequence_level_ratio_and_advantages", "ppo_actor_loss_fn", "sapo_loss_fn"]
     scope = pick("areal", "areal/utils/functional/functional.py", names, {})
     level = values["importance_sampling_level"]
@@ -156,16 +158,3 @@ def _loaded(framework: str, function: Any, note: str) -> SimpleNamespace:
     except importlib.metadata.PackageNotFoundError:
         version = f"{framework}, a checkout"
     return SimpleNamespace(function=function, version=version, takes_weights=False, equal_rows=False, note=note)
-
-
-def _values(framework: str, settings: dict[str, str], defaults: dict[str, Any]) -> dict[str, Any]:
-    if unknown := set(settings) - set(defaults):
-        raise ValueError(f"{framework} has no setting {min(unknown)}; it has {', '.join(defaults)}")
-
-    def value(text: str) -> Any:
-        try:
-            return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
-        except (ValueError, SyntaxError):
-            return text
-
-    return {**defaults, **{key: value(text) for key, text in settings.items()}}

@@ -1,6 +1,5 @@
 """TRL: ``GRPOTrainer._compute_loss`` of an instance that has what this method reads and no model."""
 
-import ast
 import importlib
 import importlib.metadata
 import inspect
@@ -10,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+
+from .settings import parsed
 
 
 def load(name: str, settings: dict[str, str]) -> SimpleNamespace:
@@ -21,7 +22,7 @@ def load(name: str, settings: dict[str, str]) -> SimpleNamespace:
     unknown = set(settings) - set(inspect.signature(config_class).parameters)
     if unknown:
         raise ValueError(f"trl: GRPOConfig has no {', '.join(sorted(unknown))}")
-    values = {key: _value(value) for key, value in settings.items()}
+    values = {key: parsed(value) for key, value in settings.items()}
     with tempfile.TemporaryDirectory() as folder:
         args = config_class(output_dir=folder, bf16=False, report_to="none", use_cpu=True, **values)
     body = module.GRPOTrainer
@@ -92,10 +93,3 @@ def _trainer(body: Any, args: Any, call: Any, source: str) -> Any:
     trainer._get_per_token_logps_and_entropies = lambda *_, **__: answer
     trainer._get_per_token_logps = lambda *_, **__: call.log_prob
     return trainer
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
-    except (ValueError, SyntaxError):
-        return text
