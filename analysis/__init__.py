@@ -1,59 +1,31 @@
-"""From run directories to frames, figures and tables. Imports no torch, ray, verl or transformers."""
+"""From run directories to frames, figures and tables. Imports no torch, ray, verl or transformers.
 
-from analysis.figures.curves import (
-    CURVES,
-    Curve,
-    accuracy_curve,
-    clip_curve,
-    curve,
-    draw,
-    length_curve,
-    panels,
-    reward_curve,
-    three_panels,
-)
-from analysis.figures.distributions import effective_weight, length_quantiles
-from analysis.figures.paths import length_accuracy
-from analysis.figures.style import COLOURS, save
-from analysis.report.catalogue import FIGURES, Entry, draw_figure, missing
-from analysis.runs.load import KEYS, AnalysisError, Runs, load_runs, require_metric
-from analysis.statistics.arms import X_AXES, arm_tables, pointwise
-from analysis.statistics.matched import require_matched
-from analysis.statistics.selection import Choice, choose
-from analysis.tables.summary import print_forks, print_summary, summary_frame
+Each name is imported when it is first asked for: who only loads runs does not wait for what draws them.
+"""
 
-__all__ = [
-    "COLOURS",
-    "CURVES",
-    "FIGURES",
-    "KEYS",
-    "X_AXES",
-    "AnalysisError",
-    "Choice",
-    "Curve",
-    "Entry",
-    "Runs",
-    "accuracy_curve",
-    "arm_tables",
-    "choose",
-    "clip_curve",
-    "curve",
-    "draw",
-    "draw_figure",
-    "effective_weight",
-    "length_accuracy",
-    "length_curve",
-    "length_quantiles",
-    "load_runs",
-    "missing",
-    "panels",
-    "pointwise",
-    "print_forks",
-    "print_summary",
-    "require_matched",
-    "require_metric",
-    "reward_curve",
-    "save",
-    "summary_frame",
-    "three_panels",
-]
+from importlib import import_module
+from typing import Any
+
+_NAMES = {
+    "figures.curves": "CURVES Curve accuracy_curve clip_curve curve draw length_curve panels reward_curve three_panels",
+    "figures.distributions": "effective_weight length_quantiles",
+    "figures.paths": "length_accuracy",
+    "figures.style": "COLOURS save",
+    "report.catalogue": "FIGURES Entry draw_figure missing",
+    "runs.load": "KEYS AnalysisError Runs load_runs require_metric",
+    "statistics.arms": "X_AXES arm_tables pointwise",
+    "statistics.matched": "require_matched",
+    "statistics.selection": "Choice choose",
+    "tables.summary": "print_forks print_summary summary_frame",
+}
+_HOMES = {name: f"analysis.{module}" for module, names in _NAMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

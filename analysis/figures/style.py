@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 from scipy import optimize
 
+from analysis.figures.pdf_fonts import fonts_once
 from analysis.runs.load import AnalysisError
 
 WIDTH = 6.0  # inches of every figure, so that letters are of one size wherever figures are shown at one width
@@ -164,26 +165,44 @@ def save(drawn: Figure | Axes, path: Path, kinds: Sequence[str] = ("png", "pdf")
     files = [path.with_name(f"{path.name}.{kind}") for kind in kinds]
     # Once for all kinds: "tight" would draw for each.
     fit: dict[str, Any] = {} if own(figure) else {"bbox_inches": figure.get_tightbbox().padded(0.08)}
+    if own(figure):
+        _settle(figure)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for kind, file in zip(kinds, files, strict=True):
             if kind == "png":
                 file.write_bytes(_png(figure, dpi, fit))
                 continue
-            with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": path.name}):  # text stays text
+            # Text stays text.
+            with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": path.name}), fonts_once():
                 figure.savefig(file, metadata={"CreationDate" if kind == "pdf" else "Date": None}, **fit)
     except OSError as error:
         raise AnalysisError(f"{path}: cannot be written ({error.strerror})") from None
     return files
 
 
+def _settle(figure: Figure) -> None:
+    """Say where titles and y labels are, where that is known: to find it out matplotlib lays out all ticks again."""
+    for ax in figure.axes:
+        formatter = ax.yaxis.get_major_formatter()
+        formatter.format_ticks(ax.get_yticks())
+        if not formatter.get_offset():  # the factor of an axis would move the title
+            ax.set_title(ax.get_title(loc="left"), loc="left", y=1.0, fontsize=FONT)
+        if not ax.get_ylabel():
+            ax.yaxis.set_label_coords(0, 0.5)
+
+
 def _png(figure: Figure, dpi: int, fit: Mapping[str, Any]) -> bytes:
     """The figure as PNG with 256 colours: a third of the size of one with all, and the same to the eye."""
     drawn, packed = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs={"compress_level": 0}, **fit)
-    with Image.open(drawn) as picture:
-        few = picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    few.save(packed, "PNG")
+    if fit:
+        figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs={"compress_level": 0}, **fit)
+        picture = Image.open(drawn).convert("RGB")
+    else:  # the same pixels without the way through a PNG of all colours
+        figure.savefig(drawn, format="rgba", dpi=dpi)
+        wide, high = (int(inches * dpi) for inches in figure.get_size_inches())
+        picture = Image.frombuffer("RGBA", (wide, high), drawn.getvalue()).convert("RGB")
+    picture.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(packed, "PNG")
     return packed.getvalue()
 
 

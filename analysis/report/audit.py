@@ -1,14 +1,13 @@
 """``python -m analysis audit TABLE``: somebody's printed table of results, recomputed from its own cells."""
 
-import argparse
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table as Shown
 from rich.text import Text
 
+from analysis.report import arguments
 from analysis.report.write import PLAIN
 from analysis.runs.load import AnalysisError
 from analysis.tables import audited
@@ -20,7 +19,7 @@ from analysis.tables.table import Table
 def main(argv: Sequence[str], console: Console | None = None) -> int:
     """Audit and print; returns 0, or 1 if a number cannot be right. Raises ``AnalysisError`` for what is no table."""
     console = console or Console()
-    args = _parser().parse_args(argv)
+    args = arguments.audit().parse_args(argv)
     questions = dict(map(_sized, args.questions))
     if args.samples is not None and args.samples < 1:
         raise AnalysisError(f"--samples {args.samples}: answers a question, at least 1")
@@ -80,25 +79,3 @@ def _shown(table: Table) -> Shown:
     for row in table.entries:
         shown.add_row(*(Text(entry.text, style="bold red" if _is_wrong(entry.text) else "") for entry in row))
     return shown
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis audit",
-        description="Recompute a printed table of results from its own cells: averages, differences, whether so many "
-        "questions and answers can make a cell at all, and how far the best row is ahead.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="TABLE has a row a method and a column a benchmark (percent), names to the left. A column 'average' is\n"
-        "recomputed from the others, a row named 'A - B' from the rows A and B.\n\n"
-        "  python -m analysis audit table.csv\n"
-        "  python -m analysis audit table.md --questions mybench=250 --samples 16\n\n"
-        "Exit code 0: all of it can be right; 1: something cannot; 2: no such table.",
-    )
-    parser.add_argument("table", type=Path, metavar="TABLE", help="CSV, TSV or a Markdown table")
-    parser.add_argument("--questions", action="append", default=[], metavar="NAME=N", help="of a benchmark; known are "
-                        "AIME, AMC23, MATH500, GSM8K, Minerva, GPQA-Diamond, HumanEval")  # fmt: skip
-    parser.add_argument("--samples", type=int, metavar="K", help="answers a question that the table says were taken")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="also write the tables there: Markdown, CSV, LaTeX, HTML"
-    )
-    return parser

@@ -19,7 +19,7 @@ from analysis.figures.pressure import decomposition_bars, pressure_curves
 from analysis.figures.spending import spending_curves
 from analysis.figures.style import figure_of
 from analysis.paper.figures import PaperFigure, paper_figures
-from analysis.runs.load import KEYS, AnalysisError, Runs
+from analysis.runs.load import AnalysisError, Runs
 from analysis.statistics.length_pressure import pressure_frame, run_means, undefined
 from analysis.statistics.matched import DATA_KEYS, require_matched
 from analysis.statistics.movement import MOVEMENT, with_movement
@@ -274,7 +274,6 @@ def _needed(entry: Entry, runs: Runs) -> Runs:
 
 def _recorded(entry: Entry, runs: Runs) -> list[str]:
     """Metrics with values that the entry's names and patterns match, sorted."""
-    names = [
-        column for column in runs.metrics.columns.difference([*KEYS, "step"]) if runs.metrics[column].notna().any()
+    return [
+        name for name in sorted(runs.recorded) if any(fnmatchcase(name.lower(), pattern) for pattern in entry.metrics)
     ]
-    return [name for name in names if any(fnmatchcase(name.lower(), pattern) for pattern in entry.metrics)]

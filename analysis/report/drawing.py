@@ -73,6 +73,8 @@ def figures_written(
             require_metric(part.metrics, x_axis(view.x).column(part.metrics))
     for run in runs.runs["run"]:
         runs.rows_proof(run)  # once, before there are several processes that would each ask
+    for part in parts.values():
+        _ = part.recorded
     wanted = [name for name in FIGURES if name in names]
     groups = [group for experiment, part in parts.items() for group in _groups(experiment, part, runs, wanted, page)]
     groups.sort(key=lambda group: not FIGURES[group[0][1]].responses if group[0][1] in FIGURES else True)

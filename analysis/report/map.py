@@ -1,16 +1,15 @@
 """``python -m analysis map RUNS``: one pair of losses over experiments and clip ranges, as a figure and a table."""
 
-import argparse
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
 from analysis.figures.map import draw_map
 from analysis.figures.style import save as save_figure
-from analysis.report.write import REPORTS, say_left_out
+from analysis.report import arguments
+from analysis.report.write import say_left_out
 from analysis.runs.load import AnalysisError, load_runs
 from analysis.statistics.comparison import MARGINS
 from analysis.statistics.grid import agreement, grid
@@ -19,16 +18,16 @@ from analysis.tables.render import save as save_table
 from analysis.tables.render import to_markdown
 from analysis.tables.table import Entry, Table
 
-PAIR = "luspo:gspo"
-
 
 def main(argv: Sequence[str], console: Console | None = None) -> int:
     """Draw, write and print; returns 0. Raises ``AnalysisError`` for runs of which there is no map, in one line."""
     console = console or Console()
-    args = _parser().parse_args(argv)
+    args = arguments.map_().parse_args(argv)
     first, colon, second = args.contrast.partition(":")
     if not colon or not first or not second or first == second:
-        raise AnalysisError(f"contrast {args.contrast}: two different losses with a colon between, such as {PAIR}")
+        raise AnalysisError(
+            f"contrast {args.contrast}: two different losses with a colon between, such as {arguments.PAIR}"
+        )
     runs = choose(load_runs(args.runs), Choice((), args.only, args.exclude))
     found = grid(runs, (first, second))
     args.out.mkdir(parents=True, exist_ok=True)
@@ -88,21 +87,3 @@ def _effect(row: dict, name: str, form: str) -> Entry:
         return Entry(form.format(estimate), estimate)
     text = f"{form.format(estimate)} [{form.format(low)}, {form.format(high)}]"
     return Entry(text, estimate, low, high, row.get(f"{name}_n", math.nan), bold=not low <= neutral <= high)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis map",
-        description="Where is one loss longer than another? Their ratio of lengths in every experiment and at every "
-        "clip range of RUNS, beside what length pressure foretold from the first steps. `python -m sweeps run map` "
-        "trains the runs of a map.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders with any below")
-    parser.add_argument("--contrast", default=PAIR, metavar="A:B", help=f"loss A over loss B (default: {PAIR})")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only runs of this name, arm or "
-                        "seed; may be repeated")  # fmt: skip
-    parser.add_argument("--exclude", action="append", default=[], metavar="NAME", help="leave out runs of this name, "
-                        "arm or seed; may be repeated")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=REPORTS / "map", metavar="DIR", help="folder of figure and table "
-                        f"(default: {REPORTS}/map)")  # fmt: skip
-    return parser

@@ -1,6 +1,5 @@
 """``python -m analysis power RUNS``: the noise between seeds, and how many seeds a test and a verdict need."""
 
-import argparse
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.report import arguments
 from analysis.report.drawing import FigureOptions
 from analysis.report.numbers import json_ready
 from analysis.report.write import PLAIN, claims_of, say_left_out
@@ -42,7 +42,7 @@ NOTES = (
 def main(argv: Sequence[str], console: Console | None = None) -> int:
     """Plan and print; returns 0. Raises ``AnalysisError`` where nothing can be planned, with one line that says why."""
     console = console or Console()
-    args = _parser().parse_args(argv)
+    args = arguments.power().parse_args(argv)
     runs = load_runs(args.runs)
     claims = claims_of(runs, FigureOptions(claims=args.claims))
     runs = choose(runs)
@@ -196,21 +196,3 @@ def _write(file: Path, content: dict[str, Any]) -> None:
         write_json(file, json_ready(content))
     except OSError as error:
         raise AnalysisError(f"--json {file}: cannot be written ({error.strerror})") from None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis power",
-        description="How much two arms differ by seed alone, what 3 to 20 seeds can find, and how many a claim needs.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="  python -m analysis power results/runs/tiny\n"
-        "  python -m analysis power results/reference/tiny --claim C11 --json power.json\n\n"
-        "Exit code 2: nothing can be planned, with one line that says what is missing.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders with any below")
-    parser.add_argument("--claim", action="append", default=[], metavar="ID", help="only this claim of "
-                        "file, such as C11; may be repeated")  # fmt: skip
-    parser.add_argument("--claims", type=Path, metavar="FILE", help="the file of claims (docs/claims.md; default: the "
-                        "paper's, for its experiments)")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to FILE")
-    return parser

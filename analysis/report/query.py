@@ -1,39 +1,32 @@
-"""SQL over run directories: DuckDB, with a view for each kind of record.
-
-    python -m analysis query "SELECT arm, avg(accuracy) FROM steps WHERE step > 40 GROUP BY arm" results/runs/tiny
-    python -m analysis query --schema
-
-Runs are those at or below RUNS (default: results/runs). Nothing of theirs is changed. Worked queries: docs/query.md.
-"""
+"""SQL over run directories: DuckDB, with a view for each kind of record (docs/query.md)."""
 
 import argparse
 import csv
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import duckdb
 from rich.console import Console
 from rich.table import Table
 
+from analysis.report import arguments
 from analysis.runs.load import AnalysisError, load_runs
 from analysis.runs.views import VIEWS, described, with_views
 
-RUNS = Path("results/runs")
 ROWS = 1000  # of a table that is shown
 
 
 def main(argv: Sequence[str]) -> int:
     """``python -m analysis query``; returns the exit code. Raises ``AnalysisError`` for what cannot be asked."""
-    args = _parser().parse_args(argv)
+    args = arguments.query().parse_args(argv)
     if args.schema:
         print_schema()
         return 0
     if not args.sql:
         raise AnalysisError('no query: python -m analysis query "SELECT * FROM runs"; --schema lists what there is')
-    paths = args.runs or [RUNS]
+    paths = args.runs or [arguments.RUNS]
     connection = with_views(load_runs(paths))
     try:
         result = ask(connection, args.sql)
@@ -118,18 +111,3 @@ def _line(error: duckdb.Error) -> str:
     """DuckDB's message in one line: what is wrong, and its hint, without the copy of the query."""
     kept = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith(("LINE ", " "))]
     return "; ".join(kept)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis query", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("sql", nargs="?", metavar="SQL", help="one statement that reads, over the views of --schema")
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUNS", help=f"run directories, or folders with any "
-                        f"below (default: {RUNS})")  # fmt: skip
-    parser.add_argument("--schema", action="store_true", help="list the views and their columns, and what they mean")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--csv", action="store_true", help="write CSV to standard output")
-    form.add_argument("--json", action="store_true", help="write a JSON list of objects to standard output")
-    form.add_argument("--parquet", type=Path, metavar="FILE", help="write the rows into a Parquet file")
-    return parser

@@ -1,14 +1,13 @@
 """``python -m analysis verify RUNS``: what is proved of runs, printed; the report has the same as its certificate."""
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.report import arguments
 from analysis.runs.load import load_runs
 from analysis.runs.proofs import AGREES, FALSE, UNKNOWN
 from analysis.statistics.verification import Verified, counted, verify
@@ -20,7 +19,7 @@ MAX_NAMED = 3
 def main(argv: Sequence[str], console: Console | None = None) -> int:
     """Verify and print; returns 0, or 1 if anything is false. Raises ``AnalysisError`` if there are no runs."""
     console = console or Console()
-    args = _parser().parse_args(argv)
+    args = arguments.verify().parse_args(argv)
     runs = load_runs(args.runs)
     verified = verify(runs)
     for pairs in (False, True):
@@ -52,15 +51,3 @@ def _table(verified: Sequence[Verified], what: str) -> Table:
         subject = f"{one.experiment}: {one.subject}" if one.pair and several else one.subject
         table.add_row(Text(subject), *cells)
     return table
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis verify",
-        description="What is proved of runs: recomputed and equal (yes), recomputed and false (NO), not known (?).",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="  python -m analysis verify results/runs/tiny\n  python -m analysis verify results/reference\n\n"
-        "Exit code 0: nothing is false; 1: something is; 2: there are no runs.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders with any below")
-    return parser

@@ -15,6 +15,7 @@ from analysis.paper.claims import claims_for, is_of_paper
 from analysis.paper.published import load_published
 from analysis.paper.tables import benchmark_table, paper_table
 from analysis.report.answer import answer
+from analysis.report.arguments import REPORTS
 from analysis.report.catalogue import FIGURES, OURS
 from analysis.report.drawing import FigureOptions, Written, figures_written, varies_of
 from analysis.report.interactive import interactive
@@ -30,7 +31,6 @@ from analysis.tables.render import save as save_table
 from analysis.tables.settings import settings_table
 from harness.rundir import write_json
 
-REPORTS = Path("results/reports")
 PAPER_TABLES = (2, 3, 4, 5)
 
 PLAIN: Any = {"markup": False, "highlight": False, "soft_wrap": True}  # how paths and names are printed

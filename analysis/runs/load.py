@@ -13,15 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.runs.errors import AnalysisError
 from analysis.runs.frames import Table, read_eval, read_metrics, read_sequences, stacked
 from analysis.runs.proofs import FALSE, Proof, rows_proof, settings_proofs
 from harness.rundir import EVAL_COLUMNS, STANDARD_METRICS, RunDir, RunDirError, find_runs
 
 KEYS = ("run", "experiment", "arm", "algo", "seed")  # what names a row of every frame
-
-
-class AnalysisError(Exception):
-    """Input that cannot be analysed; the message is one line that names the file, key or metric."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +37,7 @@ class Runs:
     proofs: run -> what its settings and files prove (``settings_proofs``); of imported runs nothing.
     checked: run -> what its responses prove, for those that were asked (``rows_proof``); shared by all selections.
     agreed: runs, with what may vary, that ``require_matched`` has found matched; shared likewise.
+    moved: run -> its movement by step, of those that were asked (``statistics.movement``); shared likewise.
     """
 
     runs: pd.DataFrame
@@ -50,6 +48,13 @@ class Runs:
     proofs: Mapping[str, tuple[Proof, ...]] = field(default_factory=dict, repr=False)
     checked: dict[str, Proof] = field(default_factory=dict, repr=False)
     agreed: set[tuple[frozenset[str], tuple[str, ...]]] = field(default_factory=set, repr=False)
+    moved: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def recorded(self) -> frozenset[str]:
+        """The metrics that have a value in any run."""
+        there = self.metrics.notna().any()
+        return frozenset(there.index[there].difference([*KEYS, "step"]))
 
     def leaving_out(self, left_out: Mapping[str, str]) -> "Runs":
         """The same with these reasons."""
@@ -83,6 +88,8 @@ class Runs:
             self.varies,
             self.proofs,
             self.checked,
+            self.agreed,
+            self.moved,
         )
 
     def trained(self) -> "Runs":

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from analysis.runs.load import AnalysisError
 from analysis.statistics.movement import MOVEMENT
@@ -61,18 +62,29 @@ def pointwise(table: pd.DataFrame, band: str = "t") -> pd.DataFrame:
     """
     if band not in ("t", "share", "minmax", "none"):
         raise AnalysisError(f"unknown band {band!r}; there are t, share, minmax, none")
-    n, mean = table.notna().sum(axis=1), table.mean(axis=1)
-    low = high = pd.Series(np.nan, index=table.index)
-    if band in ("t", "share") and table.shape[1] >= MIN_T_RUNS:
-        values = table if band == "t" else np.arcsin(np.sqrt(table.clip(0, 1)))
-        centre = values.mean(axis=1)
-        half = values.std(axis=1, ddof=1).where(n >= MIN_T_RUNS) / np.sqrt(n) * stats.t.ppf(0.975, n - 1)
-        low, high = centre - half, centre + half
-        if band == "share":
-            low, high = (np.sin(end.clip(0, np.pi / 2)) ** 2 for end in (low, high))
-    elif band != "none":
-        low, high = table.min(axis=1).where(n >= 2), table.max(axis=1).where(n >= 2)
-    return pd.DataFrame({"mean": mean, "low": low, "high": high, "n": n})
+    values = table.to_numpy(float)
+    there = ~np.isnan(values)
+    n = there.sum(axis=1)
+    low = high = np.full(len(n), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):  # NaN where there is no run
+        mean = _mean(values, there, n)
+        if band in ("t", "share") and table.shape[1] >= MIN_T_RUNS:
+            scaled = values if band == "t" else np.arcsin(np.sqrt(np.clip(values, 0, 1)))
+            centre = _mean(scaled, there, n)
+            sd = np.sqrt(np.where(there, (centre[:, None] - scaled) ** 2, 0.0).sum(axis=1) / (n - 1))
+            half = np.where(n >= MIN_T_RUNS, sd / np.sqrt(n) * special.stdtrit(n - 1.0, 0.975), np.nan)
+            low, high = centre - half, centre + half
+            if band == "share":
+                low, high = (np.sin(np.clip(end, 0, np.pi / 2)) ** 2 for end in (low, high))
+        elif band != "none":
+            low = np.where(n >= 2, np.where(there, values, np.inf).min(axis=1, initial=np.inf), np.nan)
+            high = np.where(n >= 2, np.where(there, values, -np.inf).max(axis=1, initial=-np.inf), np.nan)
+    return pd.DataFrame({"mean": mean, "low": low, "high": high, "n": n}, index=table.index)
+
+
+def _mean(values: np.ndarray, there: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Of each row, over the ``n`` values that are there."""
+    return np.where(there, values, 0.0).sum(axis=1) / n
 
 
 def arm_tables(
@@ -86,23 +98,44 @@ def arm_tables(
     all runs of its arm have; a table without rows means that they have none in common.
     """
     require_view(smooth, x)
-    several = frame["experiment"].nunique() > 1
-    arms = frame[["experiment", "algo", "arm"]].drop_duplicates().itertuples(index=False)
+    wanted = ["experiment", "algo", "arm", "run", "step", metric]
+    wanted += [] if x == "step" else [x_axis(x).column(frame)]
+    rows = frame[list(dict.fromkeys(wanted))]  # of hundreds of metrics
+    of_arm = _places(rows, ["algo", "experiment", "arm"])
+    several = len({experiment for _, experiment, _ in of_arm}) > 1
     tables = {}
-    for arm in sorted(arms, key=lambda a: (rank(str(a.algo)), *a)):
-        rows = frame[(frame["experiment"] == arm.experiment) & (frame["arm"] == arm.arm)]
-        table = rows.pivot(index="step", columns="run", values=metric)
-        table = table.dropna(axis=0, how="all").dropna(axis=1, how="all")
-        table = smoothed(table, smooth)
-        label = f"{arm.experiment}: {arm.arm}" if several else arm.arm
-        tables[label] = (arm.algo, table if x == "step" else _on_shared_grid(table, rows, x))
+    for algo, experiment, arm in sorted(of_arm, key=lambda a: (rank(str(a[0])), a[1], a[0], a[2])):
+        part = rows.take(of_arm[algo, experiment, arm])
+        table = smoothed(_by_step(part, metric), smooth)
+        label = f"{experiment}: {arm}" if several else arm
+        tables[label] = (algo, table if x == "step" else _on_shared_grid(table, part, x))
     return tables
+
+
+def _places(rows: pd.DataFrame, by: str | list[str]) -> dict[Any, np.ndarray]:
+    """The places of the rows of each group."""
+    return {key: np.asarray(places) for key, places in rows.groupby(by, sort=False).indices.items()}
+
+
+def _by_step(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Steps by runs, without runs and steps that have no value: what ``DataFrame.pivot`` gives, in less time."""
+    runs, column = np.unique(rows["run"].to_numpy(object), return_inverse=True)
+    steps, row = np.unique(rows["step"].to_numpy(), return_inverse=True)
+    values = np.full((len(steps), len(runs)), np.nan)
+    values[row, column] = rows[metric].to_numpy(float)
+    there = ~np.isnan(values)
+    kept, of = there.any(axis=1), there.any(axis=0)
+    return pd.DataFrame(
+        values[np.ix_(kept, of)], pd.Index(steps[kept], name="step"), pd.Index(runs[of], dtype="str", name="run")
+    )
 
 
 def smoothed(table: pd.DataFrame, points: int) -> pd.DataFrame:
     """``table``, steps by runs, each run its centred moving mean over so many of its points, fewer at its ends."""
     if points == 1:
         return table
+    if not table.isna().to_numpy().any():
+        return table.rolling(points, center=True, min_periods=1).mean().rename_axis(columns=None)
     means = {run: table[run].dropna().rolling(points, center=True, min_periods=1).mean() for run in table}
     return pd.DataFrame(means, index=table.index)
 
@@ -129,11 +162,14 @@ def positions(rows: pd.DataFrame, x: str) -> pd.Series:
     0 before the first step that was trained; NaN from a step on whose share of a sum was not recorded.
     """
     axis = x_axis(x)
-    values = rows.set_index("step")[axis.column(rows)].sort_index()
-    first = values.first_valid_index()
-    if first is not None:  # rows before it are validation only
-        values = values.mask(values.index < first, 0.0)
-    return (values.abs().cumsum(skipna=False) if axis.summed else values) / axis.unit
+    steps, values = rows["step"].to_numpy(), rows[axis.column(rows)].to_numpy(float)
+    order = np.argsort(steps, kind="stable")
+    values = values[order]
+    known = ~np.isnan(values)
+    if known.any():  # rows before the first are validation only
+        values = np.where(np.arange(len(values)) < known.argmax(), 0.0, values)
+    places = np.cumsum(np.abs(values)) if axis.summed else values
+    return pd.Series(places / axis.unit, pd.Index(steps[order], name="step"))
 
 
 def x_axis(x: str) -> XAxis:
@@ -145,15 +181,18 @@ def x_axis(x: str) -> XAxis:
 
 def _on_shared_grid(table: pd.DataFrame, rows: pd.DataFrame, x: str) -> pd.DataFrame:
     """``on_shared_grid`` of one arm's ``table``; ``rows``: the arm's metrics."""
-    at = pd.DataFrame({run: positions(rows[rows["run"] == run], x) for run in table})
+    of_run = _places(rows, "run")
+    at = pd.DataFrame({run: positions(rows.take(of_run[run]), x) for run in table})
     return on_shared_grid(table, at, x)
 
 
 def on_shared_grid(table: pd.DataFrame, at: pd.DataFrame, x: str) -> pd.DataFrame:
     """``table``, steps by runs of one arm, interpolated onto the axis ``x``; ``at``: ``positions``, steps by runs."""
-    places, values = at.reindex(index=table.index, columns=table.columns).to_numpy(float), table.to_numpy(float)
+    if not (at.index.equals(table.index) and at.columns.equals(table.columns)):
+        at = at.reindex(index=table.index, columns=table.columns)
+    places, values = at.to_numpy(float), table.to_numpy(float)
     points = {}
-    for column, run in enumerate(table):
+    for column, run in enumerate(table.columns):
         known = np.column_stack([places[:, column], values[:, column]])
         known = known[~np.isnan(known).any(axis=1)]
         if len(known) == 1 or (len(known) and known[-1, 0] > known[0, 0]):  # else it never moved
@@ -163,4 +202,5 @@ def on_shared_grid(table: pd.DataFrame, at: pd.DataFrame, x: str) -> pd.DataFram
     low, high = max(known[0, 0] for known in points.values()), min(known[-1, 0] for known in points.values())
     n = 0 if low > high else 1 if low == high else max(map(len, points.values()))
     grid = pd.Index(np.linspace(low, high, n), name=x)
-    return pd.DataFrame({run: np.interp(grid, *known.T) for run, known in points.items()}, index=grid)
+    found = np.column_stack([np.interp(grid, *known.T) for known in points.values()])
+    return pd.DataFrame(found, index=grid, columns=list(points))

@@ -79,7 +79,7 @@ def pays_to_be_long(runs: Runs) -> dict[str, float]:
             seen.add(key)
             groups = first.groupby("prompt_id")[["tokens", "accuracy"]]
             parts.setdefault(run["experiment"], []).append(first[["tokens", "accuracy"]] - groups.transform("mean"))
-    return {name: float(pd.concat(found).corr().iloc[0, 1]) for name, found in parts.items()}
+    return {name: float(pd.concat(found).corr().to_numpy()[0, 1]) for name, found in parts.items()}
 
 
 def grid(runs: Runs, pair: tuple[str, str], rules: Mapping[str, Any] = USUAL, level: float = 0.95) -> pd.DataFrame:
@@ -136,4 +136,4 @@ def _foretold(runs: Runs, pair: Sequence[str]) -> Iterator[float]:
 def agreement(table: pd.DataFrame) -> float:
     """Spearman's correlation over cells of what was foretold and what came, as ln ratio; NaN for fewer than 3 cells."""
     both = table[["foretold", "length"]].dropna()
-    return float(both.corr("spearman").iloc[0, 1]) if len(both) >= 3 else float("nan")
+    return float(both.corr("spearman").to_numpy()[0, 1]) if len(both) >= 3 else float("nan")

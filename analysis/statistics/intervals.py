@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 VERDICTS = ("supported", "contradicted", "negligible", "undecided", "not tested")
 
@@ -98,6 +98,8 @@ def t_power(effect: float, sd: float, n: int, level: float = 0.95) -> float:
     """
     if n < 2 or not sd > 0:
         return math.nan
+    from scipy import stats  # takes long to import, and few need it
+
     quantile = special.stdtrit(n - 1, (1 + level) / 2)
     return float(stats.nct.sf(quantile, n - 1, abs(effect) / sd * math.sqrt(n)))
 

@@ -21,7 +21,10 @@ def with_movement(runs: Runs) -> Runs:
     noise, which a sum of absolute values counts as movement. Unchanged where a trained step of any run has no recorded
     responses, so that all runs are measured alike. Raises ``AnalysisError`` as ``Runs.responses``.
     """
-    parts = [_by_step(rows).assign(run=run["run"]) for run, rows in runs.responses(COLUMNS)]
+    if unasked := [run for run in runs.runs["run"] if run not in runs.moved]:
+        for run, rows in runs.select(run=unasked).responses(COLUMNS):
+            runs.moved[run["run"]] = _by_step(rows).assign(run=run["run"])
+    parts = [runs.moved[run] for run in runs.runs["run"] if run in runs.moved]
     if not parts:
         return runs
     keys = runs.metrics[["run", "step"]]

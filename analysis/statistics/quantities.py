@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.runs.load import AnalysisError
 from analysis.statistics import length_pressure
@@ -46,6 +45,8 @@ def lost(run: Run, window: str) -> float:
 
 def growth(run: Run, window: str) -> float:
     """Theil-Sen slope of ln length per step (``scipy.stats.theilslopes``), times the number of steps in the window."""
+    from scipy import stats  # takes long to import, and few need it
+
     values = series(run, "response_length", window)
     return float(stats.theilslopes(np.log(values), values.index).slope) * len(values)
 
@@ -113,6 +114,8 @@ def loss_bias(run: Run, window: str) -> float:
 def pressure_slope(run: Run, window: str) -> float:
     """Slope of the length pressure on a prompt's group on the group's accuracy, by least squares: standard deviations
     of length from accuracy 0 to 1. Over the groups of the window that have both right and wrong responses."""
+    from scipy import stats  # takes long to import, and few need it
+
     prompts = length_pressure.prompt_pressure(*_pressed(run, window))
     if prompts["accuracy"].nunique() < 2:
         raise MissingError("groups with an advantage are all of one accuracy, or there is none")

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from scipy import stats
-
 from analysis.statistics.intervals import Interval, Values
 from analysis.statistics.windows import MissingError, Run, series
 
@@ -41,6 +39,8 @@ def mixed_arms(members: Sequence[Run], arms: Sequence[str]) -> str:
 
 def signed_rank_p(effects: Values) -> float:
     """Two-sided p of Wilcoxon's signed-rank test, exact (``scipy.stats.wilcoxon``); at 5 runs at least .0625."""
+    from scipy import stats  # takes long to import, and few need it
+
     effects = [effect for effect in effects if effect != 0]
     return float(stats.wilcoxon(effects, method="exact").pvalue) if effects else 1.0
 
@@ -68,6 +68,8 @@ def discordant(effects: Values, level: float = 0.95) -> Interval:
     estimate = (plus - minus) / n if n else math.nan
     if not differ:
         return Interval(estimate, math.nan, math.nan, n, math.nan, math.nan, 1.0 if n else math.nan, level)
+    from scipy import stats  # takes long to import, and few need it
+
     test = stats.binomtest(plus, differ)
     share = test.proportion_ci(level, method="exact")
     low, high = (float(differ / n * (2 * bound - 1)) for bound in (share.low, share.high))

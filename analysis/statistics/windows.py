@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +42,7 @@ class Run:
     windows: Mapping[str, Window]
     metrics: pd.DataFrame
     source: Runs
+    found: dict[tuple[str, str], pd.Series] = field(default_factory=dict, repr=False, compare=False)  # by ``series``
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -125,14 +126,17 @@ def steps_of(run: Run, window: str) -> Window:
 
 
 def series(run: Run, metric: str, window: str) -> pd.Series:
-    """The metric's values at all steps of the window."""
+    """The metric's values at all steps of the window; not to be changed."""
     first, last = steps_of(run, window)
-    if metric not in run.metrics or run.metrics[metric].isna().all():
-        raise MissingError(f"{metric} is not recorded")
-    values = run.metrics[metric].reindex(range(first, last + 1))
-    if values.isna().any():
-        raise MissingError(f"no {metric} at step {values.index[values.isna()][0]}")
-    return values
+    if (metric, window) not in run.found:
+        values = run.metrics.get(metric)
+        if values is None or values.isna().all():
+            raise MissingError(f"{metric} is not recorded")
+        values = values.reindex(range(first, last + 1))
+        if values.isna().any():
+            raise MissingError(f"no {metric} at step {values.index[values.isna()][0]}")
+        run.found[metric, window] = values
+    return run.found[metric, window]
 
 
 def validations(runs: Sequence[Run], metric: str, count: int) -> list[pd.Series]:
