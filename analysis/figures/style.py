@@ -185,7 +185,7 @@ def _settle(figure: Figure) -> None:
     """Say where titles and y labels are, where that is known: to find it out matplotlib lays out all ticks again."""
     for ax in figure.axes:
         formatter = ax.yaxis.get_major_formatter()
-        formatter.format_ticks(ax.get_yticks())
+        formatter.format_ticks(list(ax.get_yticks()))
         if not formatter.get_offset():  # the factor of an axis would move the title
             ax.set_title(ax.get_title(loc="left"), loc="left", y=1.0, fontsize=FONT)
         if not ax.get_ylabel():

@@ -21,9 +21,9 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
-from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 from verl.workers.config import HFModelConfig
 
+from harness.plugin.prompts import Prompt, Reader
 from harness.plugin.rollout import server_name
 from harness.plugin.sampling import Sampled, response_seed
 
@@ -42,12 +42,8 @@ class BatchAgentLoopManager:
         self.trained = TRAINED + (DUMPED if config.trainer.get("rollout_data_dir") else ())
         self.bypass = config.algorithm.rollout_correction.get("bypass_mode", False)
         self.reward_manager: Any = load_reward_manager(config, model.tokenizer)
-        self.builder = create_continuous_token_builder(
-            model.tokenizer,
-            hf_model_type=getattr(model.hf_config, "model_type", None),
-            chat_template_kwargs=dict(config.data.get("apply_chat_template_kwargs", {})),
-            mm_processor_kwargs={},
-            processor=None,
+        self.reader = Reader(
+            model.tokenizer, model.processor, getattr(model.hf_config, "model_type", None), config.data
         )
         replicas = config.trainer.nnodes * config.trainer.n_gpus_per_node
         self.servers: list[Any] = [ray.get_actor(server_name(rank)) for rank in range(replicas)]
@@ -67,7 +63,7 @@ class BatchAgentLoopManager:
         step = int(batch["global_steps"])
         prompts = [_row(batch, i) for i in range(len(batch))]
         for prompt in prompts:
-            prompt["prompt_ids"] = self._prompt_ids(prompt)
+            prompt["read"] = self._read(prompt)
         requests = [(prompt, sample) for prompt in prompts for sample in range(n)]
         seeds = [response_seed(self.rollout.seed, step, int(p["index"]), sample) for p, sample in requests]
         # Contiguous shares, one a replica: a group's responses are sampled together.
@@ -75,7 +71,10 @@ class BatchAgentLoopManager:
         answers = ray.get(
             [
                 server.sample_batch.remote(
-                    [requests[i][0]["prompt_ids"] for i in share], [seeds[i] for i in share], params
+                    [requests[i][0]["read"].ids for i in share],
+                    [seeds[i] for i in share],
+                    params,
+                    [requests[i][0]["read"].pictures for i in share],
                 )
                 for server, share in zip(self.servers, shares, strict=False)
             ]
@@ -98,14 +97,14 @@ class BatchAgentLoopManager:
         params = {name: source[name] for name in ("temperature", "top_p", "top_k")}
         return params, int(source.n)
 
-    def _prompt_ids(self, prompt: dict[str, Any]) -> list[int]:
-        ids = self.builder.build_initial_tokens(list(prompt["raw_prompt"]))
-        if len(ids) > self.rollout.prompt_length:
+    def _read(self, prompt: dict[str, Any]) -> Prompt:
+        read = self.reader.read(list(prompt["raw_prompt"]))
+        if len(read.ids) > self.rollout.prompt_length:
             raise ValueError(
-                f"prompt {prompt['index']} has {len(ids)} tokens, more than data.max_prompt_length="
+                f"prompt {prompt['index']} has {len(read.ids)} tokens, more than data.max_prompt_length="
                 f"{self.rollout.prompt_length}; raise it or set data.filter_overlong_prompts=true"
             )
-        return ids
+        return read
 
     def _fields(
         self, prompt: dict[str, Any], sample: int, response: Sampled, score: dict[str, Any], step: int
@@ -113,10 +112,11 @@ class BatchAgentLoopManager:
         """One response with those fields of verl's ``AgentLoopWorkerTQ`` (trainer/ppo/v1/agent_loop_tq.py) that are
         read here, numbers as tensors, which travel as one array."""
         output = AgentLoopOutput(
-            prompt_ids=prompt["prompt_ids"],
+            prompt_ids=prompt["read"].ids,
             response_ids=response.tokens,
             response_mask=[1] * len(response.tokens),
             response_logprobs=response.log_probs,
+            routed_experts=response.experts,
             reward_score=score["reward_score"],
             num_turns=2,
             metrics=AgentLoopMetrics(),
@@ -135,7 +135,7 @@ class BatchAgentLoopManager:
         if self.bypass:  # else verl's trainer computes it, with the old log-probabilities
             output["entropy"] = torch.tensor(response.entropies)
         output["input_ids"] = torch.cat([output["prompts"], output["responses"]])
-        output["position_ids"] = torch.arange(len(output["input_ids"]))
+        output.update(prompt["read"].fields(len(response.tokens)))
         return output
 
     def _put(self, rows: list[dict[str, Any]], partition: str, step: int) -> None:

@@ -12,6 +12,7 @@ from verl.plugin.platform import get_platform
 
 from harness.losses.registry import register_losses
 from harness.plugin import rollout
+from harness.tasks.vision import register_processor
 
 
 def register_cpu_engine() -> None:
@@ -51,6 +52,7 @@ def admit_numpy_arrays() -> None:
 admit_numpy_arrays()
 register_losses()
 rollout.register()
+register_processor()
 if get_platform().device_name == "cpu":
     register_cpu_engine()
     create_gloo_group()

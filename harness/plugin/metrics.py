@@ -68,6 +68,8 @@ def step_metrics(sequences: pd.DataFrame, spec: LossSpec, clip: tuple[float, flo
     if "rollout_logprob_diff" in sequences and sequences["rollout_logprob_diff"].any():
         metrics["rollout_logprob_diff"] = np.average(sequences["rollout_logprob_diff"].abs(), weights=tokens)
     metrics.update(clip_metrics(updates, spec))
+    if "routing_changed" in updates:
+        metrics.update(routing_metrics(updates))
     if clip and spec.level == "sequence_mean" and "clip_frac_seq" in metrics:
         metrics["clip_frac_rounding"] = clipped_by_rounding(metrics["onpolicy_log_ratio_rms"], *clip)
     return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
@@ -106,6 +108,23 @@ def clip_metrics(sequences: pd.DataFrame, spec: LossSpec) -> dict[str, float]:
             metrics[f"clip_frac_{name}"] = part["clipped"].sum() / part["tokens"].sum()
     for update, part in later.groupby("update"):
         metrics[f"clip_frac_token_update{update}"] = part["clipped"].sum() / part["tokens"].sum()
+    return metrics
+
+
+def routing_metrics(sequences: pd.DataFrame) -> dict[str, float]:
+    """``rundir.ROUTING_METRICS``: tokens that updates 2..K sent to other experts than the rollout / their tokens.
+
+    At the first update the weights are the rollout's, so there it is rounding alone.
+    """
+    metrics = {}
+    for update, part in sequences.groupby("update"):
+        name = "onpolicy_routing_changed_frac" if update == 1 else f"routing_changed_frac_update{update}"
+        metrics[name] = part["routing_changed"].sum() / part["tokens"].sum()
+    later = sequences[sequences["update"] > 1]
+    if len(later):
+        metrics["routing_changed_frac"] = later["routing_changed"].sum() / later["tokens"].sum()
+        layers = np.average(later["routing_changed_layers"], weights=later["tokens"])
+        metrics["routing_changed_layers_frac"] = float(layers)
     return metrics
 
 

@@ -19,7 +19,7 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from harness.losses.registry import spec_of
 from harness.losses.spec import LARGEST_LOG_RATIO, LossSpec
-from harness.plugin import probe
+from harness.plugin import probe, routing
 
 ROWS = "recorded_rows"
 FIELDS = ("response_mask", "old_log_probs", "advantages", "entropy", "rm_scores", "rollout_log_probs")
@@ -40,6 +40,7 @@ class RecordingLoss:
     loss: LossFn
     config: ActorConfig
     checked: bool = field(default=False, repr=False)
+    routers: routing.Routers | None = field(default=None, repr=False)  # of a worker's model (``routing.watch``)
 
     def __call__(
         self, model_output: dict[str, Any], data: TensorDict, dp_group: Any = None
@@ -49,7 +50,11 @@ class RecordingLoss:
             self.checked = True
         value, metrics = self.loss(model_output=model_output, data=data, dp_group=dp_group)
         log_prob = no_padding_2_padding(model_output["log_probs"], data).detach()
-        metrics[ROWS] = response_rows(self.config, log_prob, data)
+        rows = response_rows(self.config, log_prob, data)
+        if self.routers:
+            for row, more in zip(rows, routing.changed(self.routers.chosen(), data), strict=True):
+                row.update(more)
+        metrics[ROWS] = rows
         return value, metrics
 
 

@@ -14,6 +14,9 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache
 
+from harness.plugin.routing import Routers
+from harness.plugin.vision import Pictures, first_inputs, placeholders
+
 COMPACT_AT = 0.75  # drop finished rows from the batch once fewer than this share of them is still running
 
 
@@ -29,11 +32,12 @@ class SamplingParams:
 
 class Sampled(NamedTuple):
     """One response: its tokens, the log-probability of each, and the entropy (nats) of the distribution that each was
-    drawn from."""
+    drawn from; of a mixture of experts also which ones prompt and response went to, (tokens - 1, layers, k)."""
 
     tokens: list[int]
     log_probs: list[float]
     entropies: list[float]
+    experts: np.ndarray | None = None
 
 
 def response_seed(seed: int, step: int | str, prompt_id: int, sample: int) -> int:
@@ -92,10 +96,13 @@ def sample(
     seeds: list[int],
     params: SamplingParams,
     eos_token_ids: frozenset[int],
+    routers: Routers | None = None,
+    pictures: list[Pictures | None] | None = None,
 ) -> list[Sampled]:
     """Sample one response for each prompt, at most ``params.max_tokens`` long, ended by EOS where the model ended it.
 
-    Log-probabilities and entropies are those of the processed distribution.
+    Log-probabilities and entropies are those of the processed distribution. routers: the model's, if the experts that
+    they choose are wanted. pictures: of each prompt, where the model sees (``harness.plugin.vision``).
     """
     device = model.device
     width = max(map(len, prompts))
@@ -115,12 +122,26 @@ def sample(
     rows = torch.arange(len(prompts), device=device)  # which responses the rows of the running batch are
     running = torch.ones(len(prompts), dtype=torch.bool, device=device)
     cache = DynamicCache(config=model.config)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    never = placeholders(model.config)
+    positions, pixels = first_inputs(model, ids, mask, pictures)
+    experts: torch.Tensor | None = None  # (batch, prompt and response, layers, k)
 
     for t in range(params.max_tokens):
         logits = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            logits_to_keep=1,
+            **pixels,
         ).logits[:, -1]
+        if routers:
+            chosen_experts = routers.chosen().unflatten(0, ids.shape)
+            if experts is None:
+                experts = chosen_experts.new_zeros(len(prompts), width + params.max_tokens, *chosen_experts.shape[2:])
+            experts[rows, mask.shape[1] - ids.shape[1] : mask.shape[1]] = chosen_experts
+        if never:
+            logits[:, never] = -torch.inf
         processed = processed_log_probs(logits, params)
         chosen = processed.argmax(-1) if params.temperature == 0 else draw(processed, numbers[rows, t])
         tokens[rows, t] = chosen
@@ -135,11 +156,16 @@ def sample(
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
         if still < COMPACT_AT * len(rows):
             cache.batch_select_indices(running.nonzero().squeeze(-1))
-            rows, mask, chosen, positions = rows[running], mask[running], chosen[running], positions[running]
+            rows, mask, chosen, positions = rows[running], mask[running], chosen[running], positions[..., running, :]
             running = running[running]
-        ids, positions = chosen.unsqueeze(-1), positions[:, -1:] + 1
+        ids, positions, pixels = chosen.unsqueeze(-1), positions[..., -1:] + 1, {}
 
     return [
-        Sampled(tokens[i, :length].tolist(), log_probs[i, :length].tolist(), entropies[i, :length].tolist())
+        Sampled(
+            tokens[i, :length].tolist(),
+            log_probs[i, :length].tolist(),
+            entropies[i, :length].tolist(),
+            None if experts is None else experts[i, width - len(prompts[i]) : width + length - 1].cpu().numpy(),
+        )
         for i, length in enumerate(lengths.tolist())
     ]

@@ -12,9 +12,11 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
+from harness.plugin.routing import Routers
 from harness.plugin.sampling import Sampled, SamplingParams, eos_token_ids, sample
+from harness.plugin.vision import Pictures, auto_model
 
 # One tensor on its way: name, dtype, shape and raw bytes (numpy knows no bfloat16; Ray shares numpy without copying).
 WireTensor = tuple[str, str, tuple[int, ...], np.ndarray]
@@ -61,7 +63,8 @@ class TransformersServer:
         if threads:
             torch.set_num_threads(threads)
         config = AutoConfig.from_pretrained(model_path, attn_implementation="sdpa")
-        self.model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).to(device).eval()
+        self.model = auto_model(config).from_config(config, dtype=getattr(torch, dtype)).to(device).eval()
+        self.routers = Routers(self.model)
         self.eos = eos_token_ids(model_path, AutoTokenizer.from_pretrained(model_path))
         self.max_tokens = max_tokens
         self.batch_size = batch_size
@@ -89,13 +92,20 @@ class TransformersServer:
                 raise ValueError(f"the trainer never sent these weights: {sorted(missing)[:5]}")
             self.ready, self.global_steps = True, global_steps
 
-    def sample_batch(self, prompts: list[list[int]], seeds: list[int], params: dict[str, Any]) -> list[Sampled]:
+    def sample_batch(
+        self,
+        prompts: list[list[int]],
+        seeds: list[int],
+        params: dict[str, Any],
+        pictures: list[Pictures | None] | None = None,
+    ) -> list[Sampled]:
         """Sample one response a prompt, in sub-batches of ``batch_size``; see ``harness.plugin.sampling.sample``."""
         settings = self._settings(params)
         responses: list[Sampled] = []
         for start in range(0, len(prompts), self.batch_size):
             part = slice(start, start + self.batch_size)
-            responses += sample(self.model, prompts[part], seeds[part], settings, self.eos)
+            shown = pictures[part] if pictures else None
+            responses += sample(self.model, prompts[part], seeds[part], settings, self.eos, self.routers, shown)
         return responses
 
     async def generate(
@@ -106,14 +116,17 @@ class TransformersServer:
 
         if any(value is not None and value != [] for value in unsupported.values()):
             names = sorted(name for name, value in unsupported.items() if value is not None)
-            raise NotImplementedError(f"the transformers rollout takes text only, not {names}; use rollout.name=vllm")
+            raise NotImplementedError(
+                f"a single request to the transformers rollout takes text only, not {names}; use rollout.name=vllm, or "
+                "for pictures agent.agent_loop_manager_class=harness.plugin.agent_loop.BatchAgentLoopManager"
+            )
         seed = sampling_params.get("seed")
         seed = crc32(request_id.encode()) if seed is None else int(seed)
         future: asyncio.Future[Sampled] = asyncio.get_running_loop().create_future()
         self._waiting.append((list(prompt_ids), seed, self._settings(sampling_params), future))
         if self._gathering is None:
             self._gathering = asyncio.create_task(self._gather())
-        tokens, log_probs, _ = await future
+        tokens, log_probs, *_ = await future
         return TokenOutput(
             token_ids=tokens,
             log_probs=log_probs,

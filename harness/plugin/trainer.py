@@ -28,7 +28,7 @@ from harness.estimate.cost import training
 from harness.losses.registry import register_losses, spec_of
 from harness.losses.spec import clip_range
 from harness.plugin import metrics as own
-from harness.plugin import probe, response_weights, texts
+from harness.plugin import probe, response_weights, routing, texts
 from harness.plugin.recording import ROWS, RecordingLoss
 from harness.run.checkpoints import checkpoints, complete, drop_checkpoints, ensure_room
 from harness.run.merge import PLAIN
@@ -77,6 +77,7 @@ class RecordingTrainer(PPOTrainerSync):
         if self.recording:
             loss = RecordingLoss(partial(ppo_loss, config=actor), actor)
             self.actor_rollout_wg.set_loss_fn(loss)
+            routing.watch(self.actor_rollout_wg)
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> KVBatchMeta:
         batch = super().step(metrics, timing_raw)

@@ -50,6 +50,13 @@ SEQUENCE_COLUMNS = {
     "exactly 0 where pi_rollout is taken for pi_old (bypass_mode)",
 }
 
+# Further ones of a mixture of experts whose rollout says which ones it chose (``harness.plugin.routing``).
+ROUTING_COLUMNS = {
+    "routing_changed": "tokens that the response's update sends to another set of experts than the rollout did, in any "
+    "layer; a token counts where it is predicted, which is the position before it",
+    "routing_changed_layers": "mean over its tokens of the share of layers whose set of experts is another one",
+}
+
 # Keys of a line of texts.jsonl. What is not known of a response is null.
 TEXT_COLUMNS = {
     "of": "validation, or training: the first response to two of the step's prompts",
@@ -94,6 +101,16 @@ STANDARD_METRICS = {
     "tokens": "tokens of all responses of this step",
     "cumulative_tokens": "the same, summed over all steps so far",
     "step_seconds": "wall-clock seconds of the step, without the time of saving a checkpoint",
+}
+
+# Further ones where the rows have ``ROUTING_COLUMNS``.
+ROUTING_METRICS = {
+    "routing_changed_frac": "tokens that go to other experts than at the rollout, in any layer / all tokens, of the "
+    "updates after the first",
+    "routing_changed_frac_update<i>": "the same, of the update i = 2..K alone: what i - 1 updates have changed",
+    "routing_changed_layers_frac": "as `routing_changed_frac`, but each layer of a token counts by itself",
+    "onpolicy_routing_changed_frac": "the same as the first, of the first update, whose weights are the rollout's: "
+    "rounding alone",
 }
 
 # Names of schema 1, which stay readable: columns of responses, and metrics.

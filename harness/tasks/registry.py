@@ -17,6 +17,8 @@ def asset_builders() -> dict[str, Callable[[int], Path]]:
     """Everything that ``asset:<name>/...`` may name: a function from a seed to the built folder."""
     from harness.tasks import arithmetic, benchmarks, smollm2  # pandas takes a second, and most commands build nothing
     from harness.tasks.hub.prepare import builders
+    from harness.tasks.mini import benchmarks as mini_benchmarks
+    from harness.tasks.mini import images as mini_images
     from harness.tasks.mini.asset import asset as mini
     from harness.tasks.mini.task import LASTS
     from harness.tasks.tiny.asset import asset as tiny
@@ -26,10 +28,12 @@ def asset_builders() -> dict[str, Callable[[int], Path]]:
         "tiny_neutral": partial(tiny, "tiny_neutral"),
         "tiny_vllm": partial(tiny, "tiny_vllm"),
         **{variant: partial(mini, variant) for variant in LASTS},
+        mini_images.NAME: mini_images.asset,
         "smollm2": lambda seed: smollm2.asset(),
         "chain_sum": partial(arithmetic.asset, "chain_sum"),
         "tiny_benchmarks": benchmarks.tiny_asset,
         "chain_sum_benchmarks": benchmarks.chain_sum_asset,
+        "mini_benchmarks": lambda seed: mini_benchmarks.asset(),
         **builders(),
     }
 

@@ -122,13 +122,14 @@ def train(
     model: "PreTrainedModel",
     schedule: Schedule,
     tokens: Sequence[str],
-    draw: "Callable[[int, np.random.Generator], Sequence[Example]]",
+    draw: "Callable[[int, np.random.Generator], Sequence[Any]]",
     rng: "np.random.Generator",
-    beside: "Callable[[Sequence[Example], torch.Tensor], dict[str, torch.Tensor]] | None" = None,
+    beside: "Callable[[Sequence[Any], torch.Tensor], dict[str, torch.Tensor]] | None" = None,
 ) -> "PreTrainedModel":
     """Supervised training on the fresh examples ``draw(step, rng)``; the loss is a mean over the responses' tokens.
 
-    beside: what the model reads beside the token ids (batch, longest) of a step's examples, such as pixels.
+    An example unpacks into an ``Example``. beside: what the model reads beside the token ids (batch, longest) of a
+    step's examples, such as pixels.
     """
     import torch
     from torch.nn.functional import cross_entropy

@@ -18,10 +18,11 @@ def test_two_steps_on_pictures_and_words(tmp_path):
         frame = rows(run, step)
         assert frame.groupby("update").size().to_dict() == {1: 32, 2: 32, 3: 32, 4: 32}
         assert frame["accuracy"].between(0, 1).all()
-        # At the first update the policy is the rollout's: the trainer's forward with pixels and M-RoPE agrees with it.
+        # At the first update the policy is the rollout's: the trainer's forward with pixels and M-RoPE agrees with it,
+        # but for what the rollout takes from tokens that stand for pixels, 1e-5 of the probability.
         first = frame[frame["update"] == 1]
-        assert (first["log_ratio"].abs() < 1e-5).all()
-        assert (frame.loc[frame["update"] > 1, "log_ratio"].abs() > 1e-7).any()
+        assert (first["log_ratio"].abs() < 1e-4).all()
+        assert (frame.loc[frame["update"] > 1, "log_ratio"].abs() > 1e-3).any()
         # A picture of n items takes n tokens, a blank one 4, with two around it and "=" behind.
         in_words = frame["prompt_id"] >= IN_WORDS
         assert in_words.any()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "mini_images"
 # One item first: what is read is what is said. Reading is not learnt for long where the first thing to say is a sum.
-LEARNING_TO_READ_AND_ADD = (Phase(0.15, 1, 1), Phase(0.3, 2, 2), Phase(0.42, 2, 6))
+LEARNING_TO_READ_AND_ADD = (Phase(0.08, 1, 1), Phase(0.22, 2, 2), Phase(0.34, 2, 6))
 IN_WORDS = 8 ** len(mini.LETTERS)  # added to the index of a prompt that is asked in words
 
 
@@ -57,7 +57,7 @@ def recipe(seed: int) -> SeeingRecipe:
     """The recipe of the base model of ``seed``."""
     shape = Shape(vocabulary=len(tokens()), mlp_width=192, rope_theta=100.0)
     phases = (*LEARNING_TO_READ_AND_ADD, LAST)
-    return SeeingRecipe(NAME, seed, phases, shape, Schedule(steps=1100, batch=64), train_prompts=2048)
+    return SeeingRecipe(NAME, seed, phases, shape, Schedule(steps=1300, batch=64), train_prompts=2048)
 
 
 def asset(seed: int = 0) -> Path:

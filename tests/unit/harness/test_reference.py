@@ -9,7 +9,7 @@ import yaml
 
 from harness import reference
 from harness.paths import CONF, ROOT
-from harness.rundir import EVAL_COLUMNS, SEQUENCE_COLUMNS
+from harness.rundir import EVAL_COLUMNS, ROUTING_COLUMNS, SEQUENCE_COLUMNS
 
 
 @pytest.mark.parametrize(("path", "page"), reference.PAGES.items(), ids=lambda value: getattr(value, "name", ""))
@@ -70,7 +70,7 @@ def test_a_summary_is_the_first_sentence(tmp_path: Path, text: str, expected: st
 
 def test_every_recorded_column_is_there() -> None:
     page = reference.records_page()
-    for name in (*SEQUENCE_COLUMNS, *EVAL_COLUMNS):
+    for name in (*SEQUENCE_COLUMNS, *ROUTING_COLUMNS, *EVAL_COLUMNS):
         assert f"| `{name}` |" in page, name
 
 

@@ -175,7 +175,7 @@ def test_concurrent_requests_are_answered_as_a_batch_is(server: TransformersServ
     outputs = together(server, [(p, {"seed": s, "temperature": 1.0}) for p, s in zip(prompts, seeds, strict=True)])
     expected = server.sample_batch(prompts, seeds, {})
     assert [output.token_ids for output in outputs] == [one.tokens for one in expected]
-    for output, (_, log_probs, _) in zip(outputs, expected, strict=True):
+    for output, (_, log_probs, *_) in zip(outputs, expected, strict=True):
         assert output.log_probs == pytest.approx(log_probs, abs=1e-5)
         assert output.extra_fields == {"global_steps": 3}
 

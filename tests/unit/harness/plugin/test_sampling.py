@@ -200,7 +200,7 @@ CUTS = {
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_response_does_not_depend_on_its_batch(model: Any, cut: str) -> None:
-    for (tokens, log_probs, entropies), (others, other_log_probs, other_entropies) in zip(
+    for (tokens, log_probs, entropies, *_), (others, other_log_probs, other_entropies, *_) in zip(
         sample_in(model, WHOLE), sample_in(model, CUTS[cut]), strict=True
     ):
         assert tokens == others
@@ -242,7 +242,7 @@ def test_log_probabilities_and_entropies_are_those_of_a_pass_without_padding(
     model: Any, params: SamplingParams
 ) -> None:
     prompts, _ = requests()
-    for prompt, (tokens, log_probs, entropies) in zip(prompts, sample_in(model, WHOLE, params), strict=True):
+    for prompt, (tokens, log_probs, entropies, *_) in zip(prompts, sample_in(model, WHOLE, params), strict=True):
         expected = teacher_forced(model, prompt, tokens, params)
         picked = expected.gather(-1, torch.tensor(tokens).unsqueeze(-1)).squeeze(-1)
         assert log_probs == pytest.approx(picked.tolist(), abs=1e-5)
