@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, Qwen2Tokenizer
 
 PAD, EOS = 0, 1  # ids: in every list of tokens padding comes first, then the end of a response
+ENDS: dict[str, Any] = {"eos_token_id": EOS, "pad_token_id": PAD, "bos_token_id": None}
 IGNORED = -100  # cross_entropy's label of a position without loss
 Example = tuple[Sequence[str], Sequence[str]]  # the words of a prompt and of its response, EOS included
 
@@ -86,21 +87,7 @@ def make_model(shape: Shape, seed: int) -> "PreTrainedModel":
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-    ids = {"eos_token_id": EOS, "pad_token_id": PAD, "bos_token_id": None}
-    common: dict[str, Any] = {
-        "vocab_size": shape.vocabulary,
-        "hidden_size": shape.width,
-        "intermediate_size": shape.mlp_width,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.heads,
-        "max_position_embeddings": shape.positions,
-        "initializer_range": shape.initializer_range,
-        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
-        "tie_word_embeddings": True,
-        "dtype": "float32",
-        **ids,
-    }
+    common = {**text_fields(shape), "dtype": "float32"}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if shape.experts:
@@ -114,8 +101,25 @@ def make_model(shape: Shape, seed: int) -> "PreTrainedModel":
             model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**common, **routed))
         else:
             model = Qwen2ForCausalLM(Qwen2Config(**common))
-    model.generation_config = GenerationConfig(**ids)
+    model.generation_config = GenerationConfig(**ENDS)
     return model
+
+
+def text_fields(shape: Shape) -> dict[str, Any]:
+    """What the configuration of any language model in this shape says, in transformers' words."""
+    return {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.mlp_width,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.heads,
+        "max_position_embeddings": shape.positions,
+        "initializer_range": shape.initializer_range,
+        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
+        "tie_word_embeddings": True,
+        **ENDS,
+    }
 
 
 def train(

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.tasks.supervised import EOS, PAD, Shape, make_tokenizer
+from harness.tasks.supervised import ENDS, Shape, make_tokenizer, text_fields
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,24 +42,8 @@ def make_model(shape: Shape, tower: Tower, tokens: Sequence[str], seed: int) -> 
     import torch
     from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    ids = {"eos_token_id": EOS, "pad_token_id": PAD, "bos_token_id": None}
-    text: dict[str, Any] = {
-        "vocab_size": shape.vocabulary,
-        "hidden_size": shape.width,
-        "intermediate_size": shape.mlp_width,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.heads,
-        "max_position_embeddings": shape.positions,
-        "initializer_range": shape.initializer_range,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": shape.rope_theta,
-            "mrope_section": list(tower.mrope),
-        },
-        "tie_word_embeddings": True,
-        **ids,
-    }
+    text = text_fields(shape)
+    text["rope_parameters"] = {**text["rope_parameters"], "mrope_section": list(tower.mrope)}
     vision: dict[str, Any] = {
         "depth": tower.layers,
         "hidden_size": tower.width,
@@ -77,12 +61,12 @@ def make_model(shape: Shape, tower: Tower, tokens: Sequence[str], seed: int) -> 
         tie_word_embeddings=True,
         dtype="float32",
         **{name: list(tokens).index(token) for name, token in zip(names, MEDIA, strict=True)},
-        **ids,
+        **ENDS,
     )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(**ids)
+    model.generation_config = GenerationConfig(**ENDS)
     return model
 
 
