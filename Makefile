@@ -102,7 +102,6 @@ ifneq ($(filter-out full,$(SCALE)),)
 endif
 PAPER_SWEEP := $(if $(SCALE),paper,miniature)
 PAPER_RUNS := $(addprefix results/runs/,$(if $(SCALE),text_dense text_moe multimodal multimodal_mix,mini_dense mini_moe mini_images mini_images_text))
-PAPER_REFERENCE := $(if $(SCALE),,$(wildcard results/reference/mini_dense results/reference/mini_moe results/reference/mini_images results/reference/mini_images_text))
 PAPER_WORDS := $(if $(LAUNCHER),hydra/launcher=$(LAUNCHER)) $(if $(JOBS),hydra.launcher.n_jobs=$(JOBS)) $(ARGS)
 
 paper: setup  ## the paper in miniature: its four settings, benchmarks, every figure and table (SCALE=full: its own settings; PLAN=1: what it needs)
@@ -112,7 +111,7 @@ else
 	$(PY) -m sweeps run $(PAPER_SWEEP) $(PAPER_WORDS)
 	$(PY) -m harness.evaluate run=$(subst $() ,$(comma),$(PAPER_RUNS))
 	$(PY) -m harness.evaluate run=$(subst $() ,$(comma),$(PAPER_RUNS)) step=0
-	$(PY) -m analysis $(PAPER_RUNS) $(PAPER_REFERENCE) --name paper
+	$(PY) -m analysis $(PAPER_RUNS) --name paper
 endif
 
 readme: setup  ## the README's figure and tables, generated from results/reference

@@ -21,6 +21,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from harness.config import schema
 from harness.config.errors import ConfigError, did_you_mean, one_line
@@ -126,6 +127,8 @@ def _composed(words: Sequence[str]) -> DictConfig:
             return _from_memory(words) or hydra.compose("train", overrides=list(words))
         except MissingConfigException as error:
             raise _no_such_name(error) from None
+        except YAMLError as error:  # it names the file and the line
+            raise ConfigError(f"a file that was chosen is no YAML: {one_line(error)}") from None
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise _no_such_key(words, error) from None
 

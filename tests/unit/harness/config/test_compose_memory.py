@@ -71,3 +71,13 @@ def test_a_file_that_is_edited_meanwhile_is_read_again(tmp_path: Path, monkeypat
     file = conf / "algo" / "gspo.yaml"
     file.write_text(file.read_text().replace("low: 3.0e-4", "low: 3.5e-4").replace("low: 3e-4", "low: 3.5e-4"))
     assert flatten(compose(words))["harness.published_clip.low"] == 3.5e-4
+
+
+def test_a_file_that_is_no_yaml_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = shutil.copytree(CONF, tmp_path / "conf")
+    file = conf / "experiment" / "mine.yaml"
+    file.write_text("# @package _global_\ndefaults: [tiny, _self_]\nharness:\n  experiment: mine\n  experiment: mine\n")
+    monkeypatch.setattr(memory, "CONF", conf)
+    with pytest.raises(ConfigError, match=f"no YAML: .*{file}.*line 4.*duplicate key experiment") as caught:
+        memory._composed(["experiment=mine"])
+    assert "\n" not in str(caught.value)
