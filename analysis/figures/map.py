@@ -85,7 +85,8 @@ def _ratios(ax: Axes) -> None:
 
 
 def _caption(table: pd.DataFrame, pair: tuple[str, str]) -> list[str]:
-    n = table["length_n"]
+    shown = table[table["length"].notna()]
+    n = shown["length_n"] if len(shown) else table["length_n"]
     pairs = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
     said = [f"Mark: mean over {pairs} pairs of runs with one seed; grey: less than 10 %."]
     if n.max() >= MIN_T_RUNS:
@@ -96,5 +97,7 @@ def _caption(table: pd.DataFrame, pair: tuple[str, str]) -> list[str]:
     )
     rank = agreement(table)
     if pd.notna(rank):
-        said.append(f"Rank correlation of foretold and found over the {len(table)} cells: {rank:.2f}.")
+        said.append(
+            f"Rank correlation of foretold and found over {len(shown.dropna(subset='foretold'))} cells: {rank:.2f}."
+        )
     return said

@@ -145,6 +145,25 @@ def test_a_single_seed_is_a_mark_without_a_line(tmp_path: Path) -> None:
     assert "intervals" not in caption
 
 
+def test_the_caption_counts_the_cells_that_are_shown() -> None:
+    cell = {"experiment": "one", "pays": 0.2, "clipped": 0.1, "length_n": 3}
+    table = pd.DataFrame(
+        {**cell, "clip": clip, "length": length, "length_n": n, "foretold": foretold}
+        for clip, length, n, foretold in (
+            ("a", 1.1, 3, 0.1),
+            ("b", 1.2, 3, 0.2),
+            ("c", 0.9, 3, 0.0),
+            ("d", None, 0, 0.1),
+        )
+    )
+    for name in ("length", "foretold"):
+        table[[f"{name}_low", f"{name}_high"]] = table[[name, name]].to_numpy()
+    (caption,) = (text.get_text() for text in draw_map(table, PAIR).texts if text.get_gid() == "caption")
+    said = " ".join(caption.split())
+    assert "mean over 3 pairs" in said
+    assert "over 3 cells: 1.00" in said
+
+
 def test_runs_without_a_map(tmp_path: Path) -> None:
     """One loss alone, and two arms of one loss at one range, each with its line."""
     one_run(tmp_path, "one", "gspo", "preset", 0, 20, 0.5)
