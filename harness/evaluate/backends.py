@@ -1,15 +1,29 @@
 """What evaluation samples with: a model folder and an engine, one response for each (prompt, seed)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.plugin.sampling import SamplingParams, eos_token_ids, sample
+from harness.plugin.vision import Pictures, auto_model
 
-# (prompts as token ids, one seed each) -> responses as token ids
-Generate = Callable[[list[list[int]], list[int]], list[list[int]]]
 BATCH = 256  # responses that the transformers engine samples at once
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One prompt. ids: its tokens, with a placeholder for each visual token; pictures: what a model of transformers
+    reads beside them; images: the same as Pillow's, and short: the ids with one placeholder for each, as vLLM wants."""
+
+    ids: list[int]
+    pictures: Pictures | None = None
+    images: list[Any] = field(default_factory=list)
+    short: list[int] = field(default_factory=list)
+
+
+# (prompts, one seed each) -> responses as token ids
+Generate = Callable[[list[Asked], list[int]], list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -28,21 +42,24 @@ class Policy:
 def transformers_engine(policy: Policy, params: SamplingParams, batch: int = BATCH) -> Generate:
     """The training rollout's own sampling (``harness.plugin.sampling``) on CUDA where there is one, else on CPU."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the evaluation shows its own
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, policy.dtype)
-    model: Any = AutoModelForCausalLM.from_pretrained(policy.folder, dtype=dtype, attn_implementation="sdpa")
+    kind = auto_model(AutoConfig.from_pretrained(policy.folder))
+    model: Any = kind.from_pretrained(policy.folder, dtype=dtype, attn_implementation="sdpa")
     model = model.to(device).eval()
     eos = eos_token_ids(str(policy.folder), AutoTokenizer.from_pretrained(policy.folder))
 
-    def generate(prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
+    def generate(prompts: list[Asked], seeds: list[int]) -> list[list[int]]:
         responses = []
         for start in range(0, len(prompts), batch):
-            part = slice(start, start + batch)
-            responses += [one.tokens for one in sample(model, prompts[part], seeds[part], params, eos)]
+            part, its_seeds = prompts[start : start + batch], seeds[start : start + batch]
+            seen = [prompt.pictures for prompt in part]
+            found = sample(model, [prompt.ids for prompt in part], its_seeds, params, eos, pictures=seen)
+            responses += [one.tokens for one in found]
         return responses
 
     return generate
@@ -61,7 +78,7 @@ def vllm_engine(policy: Policy, params: SamplingParams) -> Generate:
         tensor_parallel_size=policy.gpus,
     )
 
-    def generate(prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
+    def generate(prompts: list[Asked], seeds: list[int]) -> list[list[int]]:
         settings = [
             VllmParams(
                 temperature=params.temperature,
@@ -72,7 +89,13 @@ def vllm_engine(policy: Policy, params: SamplingParams) -> Generate:
             )
             for seed in seeds
         ]
-        answers = engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], settings, use_tqdm=False)
+        asked = [
+            {"prompt_token_ids": prompt.short, "multi_modal_data": {"image": prompt.images}}
+            if prompt.images
+            else {"prompt_token_ids": prompt.ids}
+            for prompt in prompts
+        ]
+        answers = engine.generate(asked, settings, use_tqdm=False)
         return [list(answer.outputs[0].token_ids) for answer in answers]
 
     return generate

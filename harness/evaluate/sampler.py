@@ -1,20 +1,25 @@
 """Answers of one policy to a benchmark's questions: tokenised, sampled and graded exactly as in training."""
 
+import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, open_dict
+from PIL import Image
 from transformers import AutoConfig
 from verl.trainer.ppo.reward import load_reward_manager
-from verl.utils import hf_tokenizer
-from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+from verl.utils.tokenizer import hf_processor, hf_tokenizer
+from verl.workers.rollout.utils import qwen2_5_vl_dedup_image_tokens
 
 from harness.config import ConfigError
-from harness.evaluate.backends import ENGINES, Policy
+from harness.evaluate.backends import ENGINES, Asked, Policy
 from harness.evaluate.benchmark import Benchmark
+from harness.plugin.prompts import Reader, images_of
 from harness.plugin.reward import outcome
 from harness.plugin.sampling import SamplingParams, response_seed
 from harness.plugin.vision import sees
+from harness.tasks.vision import register_processor
 
 STREAM = "evaluation"  # keeps the seeds apart from those of training steps
 
@@ -39,19 +44,12 @@ class Sampler:
             config.data.max_response_length = benchmark.max_response_length  # by which the grader sees truncation
         initial, rollout = config.actor_rollout_ref.model.path, config.actor_rollout_ref.rollout
         model = AutoConfig.from_pretrained(initial)
+        self.processor = None
         if sees(model):
-            raise ConfigError(
-                f"{initial} reads pictures, and harness.evaluate asks in words alone; validate in training, with "
-                "data.val_files and trainer.test_freq"
-            )
+            register_processor()
+            self.processor = hf_processor(initial)
         tokenizer = hf_tokenizer(initial)
-        self.builder = create_continuous_token_builder(
-            tokenizer,
-            hf_model_type=model.model_type,
-            chat_template_kwargs=dict(config.data.get("apply_chat_template_kwargs", {})),
-            mm_processor_kwargs={},
-            processor=None,
-        )
+        self.reader = Reader(tokenizer, self.processor, model.model_type, config.data)
         self.grader: Any = load_reward_manager(config, tokenizer)
         longest = benchmark.max_prompt_length + benchmark.max_response_length
         policy = Policy(folder, str(rollout.dtype), longest, gpus or rollout.tensor_model_parallel_size)
@@ -76,14 +74,19 @@ class Sampler:
         """End what the grader started."""
         self.grader.close()
 
-    def _prompt(self, question: dict[str, Any]) -> list[int]:
-        ids = self.builder.build_initial_tokens([dict(message) for message in question["prompt"]])
-        if len(ids) > self.benchmark.max_prompt_length:
+    def _prompt(self, question: dict[str, Any]) -> Asked:
+        images = question.get("images")
+        if images is not None and len(images) and self.processor is None:
+            raise ConfigError(f"benchmark={self.benchmark.name} shows pictures, and this run's model reads words alone")
+        messages = messages_of(question)
+        read = self.reader.read(messages)
+        if len(read.ids) > self.benchmark.max_prompt_length:
             raise ConfigError(
-                f"benchmark={self.benchmark.name}: question {question['extra_info']['index']} has {len(ids)} tokens; "
-                f"set max_prompt_length={len(ids)} or more"
+                f"benchmark={self.benchmark.name}: question {question['extra_info']['index']} has {len(read.ids)} "
+                f"tokens; set max_prompt_length={len(read.ids)} or more"
             )
-        return ids
+        short = qwen2_5_vl_dedup_image_tokens(read.ids, self.processor)
+        return Asked(read.ids, read.pictures, images_of(messages), short)
 
     @staticmethod
     def _row(index: int, sample: int, tokens: list[int], info: dict[str, Any]) -> dict[str, Any]:
@@ -95,3 +98,22 @@ class Sampler:
             "truncated": bool(info["truncated"]),
             "outcome": outcome(info),
         }
+
+
+def messages_of(question: dict[str, Any]) -> list[dict[str, Any]]:
+    """The messages of a row of a benchmark with its pictures in place of ``<image>``, as verl's ``RLHFDataset`` makes
+    ``raw_prompt``; of a row without pictures they are as they are."""
+    found = question.get("images")
+    if found is None or not len(found):
+        return [dict(message) for message in question["prompt"]]
+    images, messages = iter(found), []
+    for message in question["prompt"]:
+        pieces = [piece for piece in re.split("(<image>)", message["content"]) if piece]
+        parts = [
+            {"type": "image", "image": Image.open(BytesIO(next(images)["bytes"]))}
+            if piece == "<image>"
+            else {"type": "text", "text": piece}
+            for piece in pieces
+        ]
+        messages.append({**message, "content": parts})
+    return messages

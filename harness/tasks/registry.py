@@ -34,6 +34,7 @@ def asset_builders() -> dict[str, Callable[[int], Path]]:
         "tiny_benchmarks": benchmarks.tiny_asset,
         "chain_sum_benchmarks": benchmarks.chain_sum_asset,
         "mini_benchmarks": lambda seed: mini_benchmarks.asset(),
+        "mini_shown": lambda seed: mini_benchmarks.shown_asset(),
         **builders(),
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.evaluate.backends import Policy, vllm_engine
+from harness.evaluate.backends import Asked, Policy, vllm_engine
 from harness.plugin.sampling import SamplingParams
 
 
@@ -21,7 +21,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             made.update(model=model, dtype=dtype, max_model_len=max_model_len, gpus=tensor_parallel_size)
 
         def generate(self, prompts: list[dict[str, Any]], sampling_params: list[Any], *, use_tqdm: bool) -> list[Any]:
-            made.update(asked=sampling_params)
+            made.update(asked=sampling_params, prompts=prompts)
             return [
                 SimpleNamespace(
                     outputs=[SimpleNamespace(token_ids=(prompt["prompt_token_ids"][-1], asked.seed, asked.max_tokens))]
@@ -39,5 +39,17 @@ def test_vllm_answers_each_prompt_with_a_seed_of_its_own(vllm: dict[str, Any], t
     policy = Policy(tmp_path, "bfloat16", longest=2048 + 32768, gpus=4)
     generate = vllm_engine(policy, SamplingParams(0.6, 0.7, -1, max_tokens=9))
     assert vllm == {"model": str(tmp_path), "dtype": "bfloat16", "max_model_len": 34816, "gpus": 4}
-    assert generate([[1, 2], [3]], [5, 2**63 + 7]) == [[2, 5, 9], [3, 7, 9]]  # vLLM's seeds are signed
+    prompts = [Asked([1, 2]), Asked([3])]
+    assert generate(prompts, [5, 2**63 + 7]) == [[2, 5, 9], [3, 7, 9]]  # vLLM's seeds are signed
     assert {(asked.temperature, asked.top_p, asked.top_k) for asked in vllm["asked"]} == {(0.6, 0.7, -1)}
+
+
+def test_vllm_gets_a_picture_and_one_placeholder_for_it(vllm: dict[str, Any], tmp_path: Path) -> None:
+    """vLLM's own processor repeats the placeholder, as verl's rollout has it."""
+    generate = vllm_engine(Policy(tmp_path, "bfloat16", longest=99), SamplingParams(max_tokens=9))
+    image = object()
+    generate([Asked([7, 8, 8, 8, 9], images=[image], short=[7, 8, 9]), Asked([1, 2], short=[1, 2])], [0, 1])
+    assert vllm["prompts"] == [
+        {"prompt_token_ids": [7, 8, 9], "multi_modal_data": {"image": [image]}},
+        {"prompt_token_ids": [1, 2]},
+    ]

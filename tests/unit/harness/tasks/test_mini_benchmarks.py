@@ -54,3 +54,33 @@ def test_a_benchmark_is_what_its_name_says(count: int) -> None:
         assert int(truth["ground_truth"]) == sum(map(int, re.findall(r"\d", text))) % 7
     known = pd.concat(pd.read_parquet(of_variant("mini_dense") / f"{split}.parquet") for split in ("train", "heldout"))
     assert not set(texts) & set(known["prompt"].map(lambda messages: messages[0]["content"]))
+
+
+@pytest.mark.parametrize("count", benchmarks.SHOWN)
+def test_a_benchmark_in_pictures_is_what_its_name_says(count: int) -> None:
+    """What a picture shows is in ``question``; tests of ``mini_images`` read it back from the pixels."""
+    benchmark = load_benchmark(f"mini_shown_{count}")
+    frame = pd.read_parquet(asset_path("file", benchmark.file, 3))
+    assert len(frame) == 64
+    assert frame["extra_info"].map(lambda extra: extra["index"]).is_unique
+    assert frame["images"].map(lambda images: images[0]["bytes"]).is_unique
+    for extra, truth in zip(frame["extra_info"], frame["reward_model"], strict=True):
+        letters = "".join(re.findall(r"[a-j]", extra["question"]))
+        assert len(set(letters)) == 8
+        assert by_force(letters) == count
+        assert int(truth["ground_truth"]) == sum(map(int, re.findall(r"\d", extra["question"]))) % 7
+    folder = asset_path("file", "asset:mini_images", 0)
+    known = pd.concat(
+        pd.read_parquet(f"{folder}/{mixed}{split}.parquet", columns=["extra_info"])
+        for split in ("train", "heldout")
+        for mixed in ("", "mixed_")
+    )
+    assert len(known) > 4000
+    assert not {extra["question"] for extra in frame["extra_info"]} & {extra["question"] for extra in known["extra_info"]}
+
+
+def test_benchmarks_in_words_and_in_pictures_ask_the_same_first_sums() -> None:
+    words = pd.read_parquet(asset_path("file", "asset:mini_benchmarks/moved_2.parquet", 0))
+    shown = pd.read_parquet(asset_path("file", "asset:mini_shown/shown_2.parquet", 0))
+    asked = [messages[0]["content"].strip() for messages in words["prompt"]]
+    assert asked == [extra["question"] for extra in shown["extra_info"]]
