@@ -3,8 +3,8 @@
 Every prompt of the base models' training, of RL and of validation names its letters in alphabetical order. A prompt of
 ``moved_<k>`` has eight digits of which ``k`` stand elsewhere: so many would have to be moved, and no fewer, until the
 letters were in order. What is asked, how it is answered and graded stay the same; a model has to find the next
-digit where it never looked for it. The rule names no loss, and no length. In pictures (``shown_<k>``) the cards stand in
-that order.
+digit where it never looked for it. The rule names no loss, and no length. In pictures (``shown_<k>``) the cards stand
+in that order.
 """
 
 from bisect import bisect_left
