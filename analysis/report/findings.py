@@ -10,7 +10,7 @@ from analysis.statistics.claim_file import three_digits
 
 WIDTH = 120  # characters
 EXPERIMENT, SEEDS_EXPERIMENT = "tiny", "smollm2"
-NEUTRAL = "mini_dense"
+NEUTRAL, IN_PICTURES = "mini_dense", "mini_images"
 PAIR = " - ".join(MAIN)
 NOT_RUN = "*Nothing yet: the runs of the experiment `{}` are not among those that were read.*"
 UNITS = (" x", " times"), (" sd of length", " sd")  # what a claim's text calls them, what the table does
@@ -87,12 +87,18 @@ def _length(content: Report) -> str:
 
 
 def _elsewhere(report: Report) -> str:
-    """The same ratio on the task that was not chosen by what losses do, if it was run."""
-    whole = _comparisons(report["experiments"].get(NEUTRAL, {}), "response length").get("config-matched")
-    if not whole:
-        return ""
-    times = f"{shown(whole, three_digits)} times as long"
-    return f" **On `{NEUTRAL}`, a task that was chosen by rules that name no loss, they end {times}.**"
+    """The same ratio on the tasks that were not chosen by what losses do, of those that were run."""
+    said = {
+        NEUTRAL: "a task that was chosen by rules that name no loss",
+        IN_PICTURES: "sums in pictures, chosen by the same rules",
+    }
+    parts = []
+    for task, what in said.items():
+        whole = _comparisons(report["experiments"].get(task, {}), "response length").get("config-matched")
+        if whole:
+            parts.append(f"on `{task}`, {what}, they end {shown(whole, three_digits)} times as long")
+    text = "; ".join(parts)
+    return f" **{text[0].upper()}{text[1:]}.**" if parts else ""
 
 
 def _accuracy(content: Report) -> str:
