@@ -155,9 +155,11 @@ def left_out(runs: Runs, experiment: str) -> list[str]:
 
 
 def not_evaluated(found: Evaluations, experiment: str) -> list[str]:
-    """The experiment's finished runs without any benchmark result at their last step."""
-    done = _done(found.runs, experiment)["run"]
-    return list(done[~done.isin(found.frame.loc[found.frame["arm"] != BASE, "run"])])
+    """The experiment's finished runs without any benchmark result at their last step; the model before training, which
+    has a folder of a run where it was evaluated, is none of them."""
+    done = _done(found.runs, experiment)
+    trained = done.loc[done["arm"] != BASE, "run"]
+    return list(trained[~trained.isin(found.frame.loc[found.frame["arm"] != BASE, "run"])])
 
 
 def _done(runs: Runs, experiment: str) -> pd.DataFrame:
