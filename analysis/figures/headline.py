@@ -10,7 +10,7 @@ from analysis.figures.curves import arm_styles, equal_arms
 from analysis.figures.layout import BOTTOM, LEFT, TOP
 from analysis.figures.style import FONT, OWN, WIDTH, draw_band, figure_of, name_ends, prepare, save
 from analysis.runs.load import require_metric
-from analysis.statistics.arms import MIN_T_RUNS, arm_tables, pointwise
+from analysis.statistics.arms import MIN_T_RUNS, arm_tables, named, pointwise
 
 METRIC, SMOOTH = "response_length", 5
 HEIGHT, DPI = 2.6, 240  # inches of the axes; the one picture of the README is sharp at 1400 pixels
@@ -38,7 +38,7 @@ def headline(frame: pd.DataFrame, ax: Axes | None = None, smooth: int = SMOOTH) 
         draw_band(ax, summary, style["color"])
         look = {"linewidth": 2.2, **({"marker": "o"} if len(summary) == 1 else {}), **style}
         ax.plot(summary.index, summary["mean"], gid="mean", zorder=3, **look)
-        label = f"{'= ' if name in second else ''}{name.upper()}"
+        label = f"{'= ' if name in second else ''}{named(name)}"
         ends.append((label, float(summary.index[-1]), float(summary["mean"].iloc[-1]), style["color"]))
     ax.margins(x=0)
     ax.set_ylim(bottom=0)

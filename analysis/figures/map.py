@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from analysis.figures.layout import LEFT, LETTER, RIGHT, legend_above, panel_axes, write_common_caption, write_question
 from analysis.figures.style import WIDTH, prepare
-from analysis.statistics.arms import MIN_T_RUNS
+from analysis.statistics.arms import MIN_T_RUNS, named
 from analysis.statistics.comparison import MARGINS
 from analysis.statistics.grid import FIRST_STEPS, agreement
 
@@ -28,7 +28,7 @@ def draw_map(table: pd.DataFrame, pair: tuple[str, str]) -> Figure:
     Grey: ratios nearer to 1 than the margin of a comparison. A cell without an interval is a mark alone.
     """
     left, right = panel_axes(2)
-    first, second = (name.upper() for name in pair)
+    first, second = map(named, pair)
     experiments = list(dict.fromkeys(table["experiment"]))
     clips = list(dict.fromkeys(table.sort_values("clipped", ascending=False)["clip"]))
     looks = {clip: MARKS.get(clip) or OTHERS[at % len(OTHERS)] for at, clip in enumerate(clips)}

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from analysis.report.numbers import Report
-from analysis.statistics.arms import MIN_T_RUNS
+from analysis.statistics.arms import MIN_T_RUNS, named
 from analysis.statistics.claim_file import three_digits
 from analysis.statistics.comparison import AT_EQUAL, LESS, MARGINS, MORE, OUTCOMES, SAME, UNTESTED
 
-KNOWN = ("grpo", "gspo", "luspo", "gmpo", "sapo", "cispo", "fspo", "vespo", "dro", "gpg")  # so written in their papers
 EQUAL = {  # the bases of a comparison, in the words of a reader
     "config-matched": "equal numbers of steps",
     "token-matched": "equal numbers of tokens",
@@ -89,11 +88,6 @@ def conditions(report: Report, experiment: str) -> str:
         else ""
     )
     return f"{text} Matched: nothing {but}differs{start}."
-
-
-def named(arm: str) -> str:
-    """An arm as a reader knows it: LUSPO; what is no name of a paper stays as it was typed."""
-    return arm.upper() if arm in KNOWN else arm
 
 
 def shown(record: Report, text: Any) -> str:

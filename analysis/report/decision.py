@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.paper.claims import claims_for
-from analysis.report.answer import named, points, shown
+from analysis.report.answer import points, shown
 from analysis.report.numbers import json_ready
 from analysis.runs.load import AnalysisError, load_runs
+from analysis.statistics.arms import named
 from analysis.statistics.claim_file import NO_CLAIMS, Claim, Claims, three_digits
 from analysis.statistics.comparison import LESS, MARGINS, MORE, OPEN, SAME, UNTESTED, chosen_pairs
 from analysis.statistics.pairs import experiment_runs

@@ -12,8 +12,14 @@ from analysis.runs.load import AnalysisError
 from analysis.statistics.movement import MOVEMENT
 
 ORDER = ("grpo", "grpo_sum", "gspo", "luspo", "luspo_norm")  # in which algorithms are shown, before all others
+KNOWN = ("grpo", "gspo", "luspo", "gmpo", "sapo", "cispo", "fspo", "vespo", "dro", "gpg")  # so written in their papers
 MIN_T_RUNS = 3  # below it a t interval says more about t than about the runs
 Tables = Mapping[str, tuple[str, pd.DataFrame]]  # arm's label -> (algo, table)
+
+
+def named(arm: str) -> str:
+    """An arm as a reader knows it: LUSPO; what is no name of a paper stays as it was typed."""
+    return arm.upper() if arm in KNOWN else arm
 
 
 @dataclass(frozen=True)
