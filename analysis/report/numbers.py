@@ -69,7 +69,7 @@ def build_report(runs: Runs, claims: Claims, varies: Sequence[str] = (), contras
         report["experiments"][experiment] = {
             **_conditions(part),
             "note": claims.note_of(experiment),
-            "rules": _rules(part, claims),
+            "rules": _rules(part, claims, experiment),
             "verification": counted([one for one in verified if one.experiment == experiment]),
             "attrition": attrition(experiment_runs(part, rules), runs, experiment),
             "arms": _arms(part, rules, claims.level),
@@ -107,13 +107,14 @@ def _conditions(runs: Runs) -> Report:
     }
 
 
-def _rules(runs: Runs, claims: Claims) -> Report:
-    """Runs that began with this file of claims, with others, or before that was recorded."""
+def _rules(runs: Runs, claims: Claims, experiment: str) -> Report:
+    """Runs that began with these rules, with others, or before that was recorded."""
     found = {run: runs.manifests[run].get("claims") for run in runs.runs["run"]}
+    same = {run for run, version in found.items() if version and claims.has_rules_of(version, experiment)}
     return {
-        "same": sum(value == claims.hash for value in found.values()),
-        "other": [run for run, value in found.items() if value and value != claims.hash],
-        "unknown": sum(not value for value in found.values()),
+        "same": len(same),
+        "other": [run for run, version in found.items() if version and run not in same],
+        "unknown": sum(not version for version in found.values()),
     }
 
 

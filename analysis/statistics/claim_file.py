@@ -95,7 +95,8 @@ class Claims:
     rules: by name, experiments: those that the file lists, with the name of their rules; none listed: it is about all.
     usual: the rules of all others. of: whose claims they are, in a title. pairs: of arms, which a report compares
     first; baselines: with the first of these that has runs it compares every other arm. forks: pairs that one update
-    is compared in. notes: what a reader of any number of an experiment must know.
+    is compared in. notes: what a reader of any number of an experiment must know. earlier: hash of an earlier version
+    of the file -> the experiments whose rules have not changed since.
     """
 
     level: float = LEVEL
@@ -110,6 +111,11 @@ class Claims:
     baselines: tuple[str, ...] = ()
     forks: tuple[tuple[str, str], ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    earlier: Mapping[str, Collection[str]] = field(default_factory=dict)
+
+    def has_rules_of(self, version: str, experiment: str) -> bool:
+        """Whether the experiment's rules are those of the version of the file with that hash."""
+        return version == self.hash or experiment in self.earlier.get(version, ())
 
     def decides(self, experiment: str) -> bool:
         """Whether the file is about the experiment."""
@@ -161,6 +167,7 @@ def load_claims(path: Path, recorded: Collection[str] = ()) -> Claims:
         hash=content_hash(path),
         file=str(path),
         usual=usual,
+        earlier=content.get("earlier", {}),
         pairs=tuple(pair for pair in pairs if "|" not in "".join(pair)),
         baselines=(content["baseline"],) if "baseline" in content else tuple(dict.fromkeys(b for _, b in pairs)),
     )

@@ -64,11 +64,14 @@ WINDOW = Kind("two steps, [10, 30], or the last part of training, {share: 0.2}",
 WINDOWS = Kind(
     f"a mapping of names to {WINDOW.words}", lambda v: isinstance(v, Mapping) and all(map(_window, v.values()))
 )
+EARLIER = Kind(
+    "a mapping of hashes to lists of experiments", lambda v: isinstance(v, Mapping) and all(map(_texts, v.values()))
+)
 LISTED = Kind("a list of names, or a mapping of them", lambda value: _texts(value) or isinstance(value, Mapping))
 
 FILE = {
     "level": LEVEL, N_MIN: COUNT, "windows": WINDOWS, "baseline": TEXT, "rules": MAPPING, "experiments": LISTED,
-    "claims": ENTRIES,
+    "earlier": EARLIER, "claims": ENTRIES,
 }  # fmt: skip
 EXPERIMENT = {"rules": TEXT, "delta": TEXT, "column": TEXT, "note": TEXT}
 CLAIM = {

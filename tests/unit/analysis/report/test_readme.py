@@ -90,7 +90,7 @@ def test_the_page_of_results_has_every_claim_and_arm(folder: Path) -> None:
     (c1,) = [r for r in report["claims"] if r["id"] == "C1" and r["experiment"] == "tiny"]
     (row,) = [line for line in text.splitlines() if line.startswith("| **C1**")]
     single = f"{c1['values']['0']:.2f} x (1), not tested"
-    not_run = ["not run", "not run"]  # mini_dense, mini_moe
+    not_run = ["not run"] * 4  # mini_dense, mini_moe, mini_images, mini_images_text
     assert row.split(" | ")[1:] == [f"{c1['stated']} (5), {c1['verdict']}", *not_run, single, "not run |"]
     gspo = next(arm for arm in report["experiments"]["tiny"]["arms"] if arm["arm"] == "gspo")
     length = gspo["length at end (tokens)"]

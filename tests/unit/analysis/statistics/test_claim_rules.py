@@ -31,8 +31,14 @@ CENTRES: dict[tuple[str, str], list[tuple[str, float]]] = {
     ("C4", "GSPO"): [("supported", 0.7), ("contradicted", 1.0), ("wide", 0.8)],
     ("C4", "GRPO"): [("supported", 1.3), ("contradicted", 0.7), ("wide", 1.1)],
     ("C4", "LUSPO"): [("supported", 1.0), ("contradicted", 0.7), ("wide", 1.0)],
-    ("C5", "grows on the mix"): [("supported", 1.3), ("contradicted", 0.7), ("wide", 1.1)],
-    ("C5", "shrinks on ViRL39K"): [("supported", 0.7), ("contradicted", 1.3), ("wide", 0.9)],
+    **{
+        ("C5", row): [("supported", 1.3), ("contradicted", 0.7), ("wide", 1.1)]
+        for row in ("grows on the mix", "grows on the mix, in miniature")
+    },
+    **{
+        ("C5", row): [("supported", 0.7), ("contradicted", 1.3), ("wide", 0.9)]
+        for row in ("shrinks on ViRL39K", "shrinks on images alone, in miniature")
+    },
     **{
         ("C6", row): [("supported", 30), ("contradicted", 0.5), ("negligible", 2.0), ("wide", 10)]
         for row in ("", "own ranges", "shared range")

@@ -326,7 +326,7 @@ def test_everything_else_says_why_it_is_not_tested_and_other_experiments_have_no
     assert set(frame["experiment"]) == {"tiny"}
     assert frame.loc[frame["verdict"] == "not tested", "reason"].str.len().min() > 0
     reasons = frame.set_index("id")["reason"]
-    assert reasons["C4"].iloc[0] == "a claim about multimodal"
+    assert reasons["C4"].iloc[0] == "a claim about multimodal, mini_images"
     assert reasons["C13"] == "no benchmark evaluated for both arms and a common seed"
     assert reasons["C6"].iloc[0] == "no run of grpo"
 
