@@ -102,10 +102,16 @@ class Sampler:
 
 def messages_of(question: dict[str, Any]) -> list[dict[str, Any]]:
     """The messages of a row of a benchmark with its pictures in place of ``<image>``, as verl's ``RLHFDataset`` makes
-    ``raw_prompt``; of a row without pictures they are as they are."""
+    ``raw_prompt``; of a row without pictures they are as they are. Raises ``ConfigError`` if their numbers differ."""
     found = question.get("images")
     if found is None or not len(found):
         return [dict(message) for message in question["prompt"]]
+    named = sum(message["content"].count("<image>") for message in question["prompt"])
+    if named != len(found):
+        raise ConfigError(
+            f"question {question['extra_info']['index']}: its messages have {named} times <image>, and its column "
+            f"images {len(found)} pictures; they must be as many"
+        )
     images, messages = iter(found), []
     for message in question["prompt"]:
         pieces = [piece for piece in re.split("(<image>)", message["content"]) if piece]

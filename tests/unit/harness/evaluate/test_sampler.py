@@ -62,6 +62,12 @@ def test_a_prompt_in_words_stays_as_it_is() -> None:
     assert messages_of({"prompt": messages, "images": np.array([], dtype=object)}) == messages
 
 
+def test_a_picture_too_many_is_one_line(questions: list[dict[str, Any]]) -> None:
+    twice = {**questions[0], "images": [*questions[0]["images"]] * 2}
+    with pytest.raises(ConfigError, match=r"question \d+: its messages have 1 times <image>, and its column images 2"):
+        messages_of(twice)
+
+
 def test_the_base_model_reads_the_pictures(sampler: Sampler, questions: list[dict[str, Any]]) -> None:
     """It is right above chance (1 of 7) on its own pictures, and at chance on those of other questions.
 
