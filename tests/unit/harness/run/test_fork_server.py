@@ -96,6 +96,15 @@ print("to the other", file=sys.stderr)
 """
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what it runs in the background with SIGINT ignored, and a plain process would inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_worker_begins_as_a_plain_python_does(server: Server, script: Callable[[str], Path]) -> None:
     worker = script(STATE)
     told = [
