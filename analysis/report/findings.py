@@ -11,6 +11,7 @@ from analysis.statistics.claim_file import three_digits
 WIDTH = 120  # characters
 EXPERIMENT, SEEDS_EXPERIMENT = "tiny", "smollm2"
 NEUTRAL, IN_PICTURES = "mini_dense", "mini_images"
+ELSEWHERE = (SEEDS_EXPERIMENT, IN_PICTURES, "mini_images_text")  # whose claims are in docs/results.md alone
 PAIR = " - ".join(MAIN)
 NOT_RUN = "*Nothing yet: the runs of the experiment `{}` are not among those that were read.*"
 UNITS = (" x", " times"), (" sd of length", " sd")  # what a claim's text calls them, what the table does
@@ -35,7 +36,7 @@ def tested_claims(report: Report) -> str:
     """The claims that were decided, a line each in words that need no other page and a column for each task; those not
     tested are left out."""
     decided = [r for r in report["claims"] if r["n"] and r["verdict"] != "not tested"]
-    decided = [r for r in decided if r["experiment"] not in (SEEDS_EXPERIMENT, IN_PICTURES)]  # docs/results.md has them
+    decided = [r for r in decided if r["experiment"] not in ELSEWHERE]
     if not decided:
         return NOT_RUN.format(EXPERIMENT)
     tasks = list(dict.fromkeys(r["experiment"] for r in sorted(decided, key=lambda r: r["experiment"] != EXPERIMENT)))
