@@ -69,10 +69,7 @@ def test_a_picture_too_many_is_one_line(questions: list[dict[str, Any]]) -> None
 
 
 def test_the_base_model_reads_the_pictures(sampler: Sampler, questions: list[dict[str, Any]]) -> None:
-    """It is right above chance (1 of 7) on its own pictures, and at chance on those of other questions.
-
-    192 answers: three standard errors of a share near 1/7 are 8 %, of its base rate of 27 % a tenth.
-    """
+    """It is above chance (1 of 7) on the questions' pictures, and less often right on those of other questions."""
     seen = pd.DataFrame(sampler.answers(questions))
     assert seen.groupby("question").size().eq(K).all()
     others = [{**q, "images": r["images"]} for q, r in zip(questions, questions[1:] + questions[:1], strict=True)]
