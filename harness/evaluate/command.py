@@ -120,8 +120,8 @@ def parse(arguments: Sequence[str]) -> Request:
         raise ConfigError(f"gpus={gpus}: must be at least 1")
     for name in names:
         load_benchmark(name, **options)  # a mistake in the command line is said before anything is evaluated
-    if step == 0:  # one initial model for all runs that start from it, so one result
-        runs = list({run.manifest()["controlled"].get("hash.model"): run for run in reversed(runs)}.values())
+    if step == 0:  # one result for all runs of an experiment that start from one model; another has other benchmarks
+        runs = list({_start(run): run for run in reversed(runs)}.values())[::-1]
     return Request(runs, names, options, step, engine or _default_engine(), seed, gpus)
 
 
@@ -157,6 +157,11 @@ def _runs(paths: str) -> list[RunDir]:
     if not runs:
         raise ConfigError(f"run={paths}: no run directory there (no manifest.json at or below)")
     return runs
+
+
+def _start(run: RunDir) -> tuple[Path, str]:
+    """The experiment's folder, where ``initial_model`` puts its result, and the model that the run starts from."""
+    return run.path.resolve().parents[1], run.manifest()["controlled"].get("hash.model")
 
 
 def _own(run: RunDir) -> tuple[str, ...]:

@@ -268,6 +268,17 @@ def test_step_0_is_the_base_arm(command: Run, run: RunDir, stand_in: type[StandI
     assert sorted(path.name for path in folder.iterdir()) == ["base", "gspo"]
 
 
+def test_step_0_of_several_experiments_that_start_from_one_model(command: Run, run: RunDir) -> None:
+    folder = run.path.parents[2]
+    for experiment, seed in (("images", 0), ("images", 1), ("mix", 0)):
+        found = write_run(folder, {"response_length": [1.0]}, experiment=experiment, seed=seed,
+                          controlled={"hash.model": "one"})  # fmt: skip
+        found.config.write_text(CONFIG)
+    assert command("step=0", f"run={folder / 'images'},{folder / 'mix'}") == 0
+    bases = sorted(str(path.parent.relative_to(folder)) for path in folder.rglob("tiny_easy.parquet"))
+    assert bases == ["images/base/seed=0/eval", "mix/base/seed=0/eval"]
+
+
 def test_a_run_without_configuration_does_not_stop_the_others(
     command: Run, run: RunDir, trained: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
