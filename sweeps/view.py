@@ -1,5 +1,6 @@
 """Tables of a sweep: what it would need, and where each of its runs is. Read from small files alone."""
 
+import os
 import shutil
 import time
 from collections import Counter
@@ -113,13 +114,14 @@ def plan_table(sweep: Sweep, trials: Sequence[Trial], at_most: Sequence[Trial] =
     """What the sweep would run, in the order in which its runs would start, with totals; at_most: all that may come to
     run, of which the totals are then."""
     on_gpus = any(trial.gpus for trial in trials)
-    needs = "GPU-hours" if on_gpus else "minutes"
-    table = _table(("run", "steps", "nodes", "GPUs", needs, "disk GB", "now"), left=("run", "now"))
+    needs = ("nodes", "GPUs", "GPU-hours") if on_gpus else ("core-minutes",)
+    table = _table(("run", "steps", *needs, "disk GB", "now"), left=("run", "now"))
     for trial in sorted(trials, key=lambda c: (-c.priority, -c.gpus, -(c.hours or 0.0))):
         table.add_row(
-            trial.name, str(trial.planned), str(trial.nodes), str(trial.gpus or "-"),
-            _hours([trial]) if on_gpus else _number(trial.minutes, "{:.3g}"), _number(trial.disk / GB, "{:.3g}"),
-            row(trial).state,
+            trial.name, str(trial.planned),
+            *((str(trial.nodes), str(trial.gpus or "-"), _hours([trial])) if on_gpus
+              else (_number(trial.minutes, "{:.3g}"),)),
+            _number(trial.disk / GB, "{:.3g}"), row(trial).state,
         )  # fmt: skip
     shown, trials = len(trials), at_most or trials
     disk = sum(trial.disk for trial in trials)
@@ -128,7 +130,8 @@ def plan_table(sweep: Sweep, trials: Sequence[Trial], at_most: Sequence[Trial] =
     minutes = [trial.minutes for trial in trials if trial.minutes is not None]
     spent = f"{_hours(trials)} GPU-hours" if on_gpus else "no GPUs"
     if minutes:
-        spent += f", about {duration(60 * sum(minutes))} one after the other on two cores"
+        cores = os.cpu_count() or 1
+        spent += f", about {duration(60 * sum(minutes))} of one core, {duration(60 * sum(minutes) / cores)} on {cores}"
     runs = f"{'at most ' * (shown < len(trials))}{len(trials)} runs"
     total = f"{runs}, {spent}, {disk / GB:.3g} GB of checkpoints; {free / GB:.3g} GB free at {root}"
     lines = [Text(sweep.about or sweep.name), table, Text(total, style="bold red" if disk > free else "bold")]

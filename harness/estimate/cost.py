@@ -208,7 +208,11 @@ def gpu_of(flat: Mapping[str, Any]) -> Gpu:
 
 
 def cpu_minutes(flat: Mapping[str, Any]) -> float | None:
-    """Minutes of a whole run on two cores, by what its experiment measured (``harness.cpu``); None where it has not."""
+    """Minutes of one core that a whole run keeps busy, as its experiment measured (``harness.cpu``); None where it has not.
+
+    They were measured with as many runs at once as two cores hold, so many runs on many cores take their sum divided by
+    the cores; a run that has two cores for itself is faster than half of that rate says.
+    """
     if "harness.cpu.response_seconds" not in flat:
         return None
     responses = flat["trainer.total_training_steps"] * flat["data.train_batch_size"] * flat[f"{ROLLOUT}.n"]
@@ -254,7 +258,7 @@ def rows(flat: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "harness.gpu.peak_tflops" in flat:
         table.append(("calibrated on", CALIBRATED))
     if flat["trainer.device"] == "cpu" and (whole := cpu_minutes(flat)):
-        table.append(("a whole run on two cores", f"about {whole:.2g} minutes, as measured for this experiment"))
+        table.append(("a whole run", f"about {whole:.2g} minutes of one core, as measured for this experiment"))
     return table
 
 

@@ -175,13 +175,14 @@ def test_the_plan_adds_up_and_is_in_the_order_of_starting(tmp_path: Path, monkey
     assert str(tmp_path) in total
 
 
-def test_a_plan_without_gpus_whose_folder_is_not_there_yet(tmp_path: Path) -> None:
+def test_a_plan_without_gpus_whose_folder_is_not_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = shown(plan_table(sweep(""), [trial(tmp_path / "not" / "yet", "a", disk=2e6)]))
     assert found[0] == "mine"
-    assert found[2].split() == ["fake/a/seed=0", "6", "1", "-", "-", "0.002", "open"]
+    assert found[2].split() == ["fake/a/seed=0", "6", "-", "0.002", "open"]
     assert found[3].startswith("1 runs, no GPUs, 0.002 GB of checkpoints; ")
     assert found[3].endswith(f"free at {tmp_path}")
     assert not (tmp_path / "not").exists()
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
     found = shown(plan_table(sweep(""), [trial(tmp_path, "a", minutes=45.0), trial(tmp_path, "b", minutes=60.0)]))
-    assert " ".join(found[1].split()) == "run steps nodes GPUs minutes disk GB now"
-    assert found[-1].startswith("2 runs, no GPUs, about 1 h 45 min one after the other on two cores, ")
+    assert " ".join(found[1].split()) == "run steps core-minutes disk GB now"
+    assert found[-1].startswith("2 runs, no GPUs, about 1 h 45 min of one core, 26 min on 4, ")
