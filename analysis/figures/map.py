@@ -85,6 +85,7 @@ def _ratios(ax: Axes) -> None:
 
 
 def _caption(table: pd.DataFrame, pair: tuple[str, str]) -> list[str]:
+    first, second = map(named, pair)
     shown = table[table["length"].notna()]
     n = shown["length_n"] if len(shown) else table["length_n"]
     pairs = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
@@ -92,7 +93,7 @@ def _caption(table: pd.DataFrame, pair: tuple[str, str]) -> list[str]:
     if n.max() >= MIN_T_RUNS:
         said.append("Lines: 95 % Student-t intervals over pairs.")
     said.append(
-        f"Foretold: length pressure of {pair[0]} minus that of {pair[1]} on the same responses, those of {pair[1]}'s "
+        f"Foretold: length pressure of {first} minus that of {second} on the same responses, those of {second}'s "
         "first steps; one natural-gradient step, which is not what Adam takes."
     )
     rank = agreement(table)
