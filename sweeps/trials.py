@@ -18,7 +18,7 @@ SEED = "seed"
 @dataclass(frozen=True)
 class Trial:
     """ranks: of one node; gpus: of all nodes together, 0 on CPU; hours: GPU-hours at the experiment's mean length, at
-    most, and hours_least: at least, None without GPUs; minutes: of one core, of a run on the CPU where its experiment has
+    most, and hours_least: at least, None without GPUs; minutes: of one core, of a run on the CPU whose experiment has
     been measured, else None; disk: bytes of the checkpoints that are kept; memory_gb: of a host at its peak; priority:
     higher ones start first.
     """

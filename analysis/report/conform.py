@@ -22,7 +22,7 @@ from analysis.statistics.conform import (
     smallest_found,
     steps_beyond,
 )
-from analysis.statistics.envelopes import ABOUT, MIN_SEEDS, Envelope, of_runs, read, require_comparable, write
+from analysis.statistics.envelopes import ABOUT, MIN_SEEDS, Envelope, joined, of_runs, read, require_comparable, write
 
 ENVELOPES = Path("results/conform")
 SHOWN_VERSIONS = ("verl", "torch", "transformers")
@@ -65,21 +65,28 @@ def _check(args: argparse.Namespace, console: Console) -> int:
 
 def _record(args: argparse.Namespace, console: Console) -> int:
     envelope = of_runs(load_runs(args.runs))
+    _require_seeds(envelope)
+    for name in MEASURES:
+        missing = envelope.steps[name].isna().groupby(envelope.steps["algo"]).agg(["any", "all"])
+        for loss in missing.index[missing["any"] & ~missing["all"]]:
+            raise AnalysisError(f"{loss}: {name} is missing at some steps, so there is no band; train these runs again")
+    folder = args.envelope or ENVELOPES / envelope.about["experiment"]
+    if args.add:
+        envelope = joined(read(folder), envelope)
+        _require_seeds(envelope)
+    write(envelope, folder)
+    runs = sum(len(envelope.seeds(loss)) for loss in envelope.losses)
+    console.print(f"wrote {folder}: {runs} runs of {', '.join(envelope.losses)}; commit it", **PLAIN)
+    return 0
+
+
+def _require_seeds(envelope: Envelope) -> None:
     seeds = {tuple(envelope.seeds(loss)) for loss in envelope.losses}
     if len(seeds) > 1 or len(min(seeds, key=len)) < MIN_SEEDS:
         counted = ", ".join(f"{loss} {len(envelope.seeds(loss))}" for loss in envelope.losses)
         raise AnalysisError(
             f"an envelope needs the same seeds of every loss, {MIN_SEEDS} at least, ten are usual; found {counted}"
         )
-    for name in MEASURES:
-        missing = envelope.steps[name].isna().groupby(envelope.steps["algo"]).agg(["any", "all"])
-        for loss in missing.index[missing["any"] & ~missing["all"]]:
-            raise AnalysisError(f"{loss}: {name} is missing at some steps, so there is no band; train these runs again")
-    folder = args.envelope or ENVELOPES / envelope.about["experiment"]
-    write(envelope, folder)
-    runs = sum(len(envelope.seeds(loss)) for loss in envelope.losses)
-    console.print(f"wrote {folder}: {runs} runs of {', '.join(envelope.losses)}; commit it", **PLAIN)
-    return 0
 
 
 def _calibrate(args: argparse.Namespace, console: Console) -> int:
@@ -193,6 +200,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--varies", action="append", default=[], metavar="KEY", help="config key, or prefix of keys, in "
                        "which the runs may differ from the recorded ones; may be repeated")  # fmt: skip
     record = parts.add_parser("record", help="make the envelope of runs, ten seeds of each loss")
+    record.add_argument("--add", action="store_true", help="keep the other losses that are recorded there: the same "
+                        "settings and versions")  # fmt: skip
     for part in (check, record):
         part.add_argument(
             "runs", nargs="+", type=Path, metavar="RUNS", help="run directories, or folders with any below"

@@ -16,6 +16,7 @@ ABOUT, STEPS = "envelope.json", "steps.csv"
 DIGITS = 9  # more than single precision has
 MIN_SEEDS = 5  # of each loss: the spread of fewer is hardly known
 KEYS_NAMED = 4
+PER_LOSS = ("treatment", "commits")  # of ``Envelope.about``
 NEEDED = ("controlled", "treatment", "versions", "hardware", "commit")  # of a manifest
 Table = dict[Key, Any]  # (loss, measure, first step, last step) -> one summary a seed
 
@@ -26,7 +27,7 @@ class Envelope:
 
     steps: a row for each run and step: algo, seed, step, then ``MEASURES``; NaN where the loss has no such thing.
     about: experiment, planned_steps, settings (that no loss may change), treatment (of each loss), versions, hardware,
-        commit.
+        commits (of each loss).
     """
 
     steps: pd.DataFrame
@@ -49,8 +50,8 @@ class Envelope:
         names = zip(self.steps["algo"], self.steps["seed"], strict=True)
         left = self.steps[[name in runs for name in names]].reset_index(drop=True)
         losses = {loss for loss, _ in runs}
-        treatment = {loss: its for loss, its in self.about["treatment"].items() if loss in losses}
-        return Envelope(left, {**self.about, "treatment": treatment})
+        each = {what: {loss: its for loss, its in self.about[what].items() if loss in losses} for what in PER_LOSS}
+        return Envelope(left, {**self.about, **each})
 
     @property
     def runs(self) -> list[tuple[str, int]]:
@@ -88,7 +89,7 @@ def of_runs(runs: Runs) -> Envelope:
         "treatment": {row["algo"]: runs.manifests[row["run"]]["treatment"] for row in reversed(rows)},
         "versions": first["versions"],
         "hardware": first["hardware"],
-        "commit": first["commit"],
+        "commits": {row["algo"]: runs.manifests[row["run"]]["commit"] for row in reversed(rows)},
     }
     about["treatment"] = dict(sorted(about["treatment"].items()))
     for row in rows:
@@ -148,6 +149,23 @@ def require_comparable(recorded: Envelope, new: Envelope, varies: Sequence[str] 
     for loss in new.losses:
         if said := different(_settings(recorded.about, loss), _settings(new.about, loss), varies, shared):
             raise AnalysisError(f"{loss} was trained with other settings than the envelope's: {said}")
+
+
+def joined(recorded: Envelope, new: Envelope) -> Envelope:
+    """Both as one, with the new runs of a loss that both have. Raises ``AnalysisError`` unless they are of one setting
+    and of the same versions: an envelope has one of each."""
+    there, here = (
+        {name: one.about[name] for name in ("experiment", "planned_steps")}
+        | {f"version of {name}": version for name, version in one.about["versions"].items()}
+        | one.about["settings"]
+        for one in (recorded, new)
+    )
+    if said := different(there, here):
+        raise AnalysisError(f"the envelope and these runs differ in {said}; record all losses anew, without --add")
+    kept = recorded.keeping([run for run in recorded.runs if run[0] not in new.losses])
+    steps = pd.concat([kept.steps, new.steps], ignore_index=True).sort_values(["algo", "seed", "step"])
+    each = {what: dict(sorted({**kept.about[what], **new.about[what]}.items())) for what in PER_LOSS}
+    return Envelope(steps.reset_index(drop=True), {**recorded.about, **each})
 
 
 def different(a: Mapping[str, Any], b: Mapping[str, Any], varies: Sequence[str] = (), shared: bool = False) -> str:

@@ -208,7 +208,7 @@ def gpu_of(flat: Mapping[str, Any]) -> Gpu:
 
 
 def cpu_minutes(flat: Mapping[str, Any]) -> float | None:
-    """Minutes of one core that a whole run keeps busy, as its experiment measured (``harness.cpu``); None where it has not.
+    """Minutes of one core that a whole run takes, as its experiment measured (``harness.cpu``); None if it has not.
 
     They were measured with as many runs at once as two cores hold, so many runs on many cores take their sum divided by
     the cores; a run that has two cores for itself is faster than half of that rate says.

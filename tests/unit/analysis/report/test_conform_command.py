@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from fake_runs import write_run
@@ -170,6 +171,52 @@ def test_mixed_settings_make_no_envelope(tmp_path, capsys):
     assert main(["conform", "record", str(tmp_path / "runs"), "--envelope", str(tmp_path / "e")]) == 2
     assert "seed=0 and fake/gspo/seed=5 differ in optim.lr (0.001 | 0.002)" in refused(capsys)
     assert not (tmp_path / "e").exists()
+
+
+def test_a_loss_is_added_to_those_that_are_recorded(tmp_path, envelope, capsys):
+    before = (envelope / "steps.csv").read_text().splitlines()
+    about = json.loads((envelope / "envelope.json").read_text())
+    words = [
+        "conform",
+        "record",
+        str(train(tmp_path / "more", "grpo", range(10))),
+        "--envelope",
+        str(envelope),
+        "--add",
+    ]
+    assert main(words) == 0
+    assert "30 runs of grpo, gspo, luspo" in capsys.readouterr().out
+    after = (envelope / "steps.csv").read_text().splitlines()
+    assert [line for line in after if not line.startswith("grpo,")] == before
+    now = json.loads((envelope / "envelope.json").read_text())
+    assert now["treatment"].pop("grpo") == {"actor.policy_loss.loss_mode": "grpo"}
+    assert now["commits"].pop("grpo") == "0123456789ab"
+    assert now == about
+    assert main([*words[:2], str(train(tmp_path / "again", "luspo", range(10), reward=1.1)), *words[3:]]) == 0
+    rows = pd.read_csv(envelope / "steps.csv").groupby("algo")["reward"].agg(["mean", "size"])
+    assert rows["size"].tolist() == [10 * STEPS] * 3
+    assert rows["mean"]["luspo"] == pytest.approx(0.55, rel=0.1)
+    assert rows["mean"]["gspo"] == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            {"versions": {"torch": "2.14.0"}},
+            "differ in version of torch (2.13.0 | 2.14.0); record all losses anew",
+        ),
+        ({"settings": {"optim.lr": 2e-3}}, "differ in optim.lr (0.001 | 0.002); record all losses anew"),
+        ({"steps": STEPS + 1}, "differ in planned_steps (8 | 9); record all losses anew"),
+        ({"seeds": range(1, 11)}, "the same seeds of every loss, 5 at least, ten are usual; found grpo 10, gspo 10"),
+    ],
+)
+def test_what_differs_from_the_recorded_is_not_added(tmp_path, envelope, capsys, more, message):
+    runs = train(tmp_path / "more", "grpo", **{"seeds": range(10), **more})
+    before = (envelope / "steps.csv").read_bytes(), (envelope / "envelope.json").read_bytes()
+    assert main(["conform", "record", str(runs), "--envelope", str(envelope), "--add"]) == 2
+    assert message in refused(capsys)
+    assert ((envelope / "steps.csv").read_bytes(), (envelope / "envelope.json").read_bytes()) == before
 
 
 def test_an_envelope_needs_the_same_seeds_of_every_loss(tmp_path, capsys):
