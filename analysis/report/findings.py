@@ -10,8 +10,8 @@ from analysis.statistics.claim_file import three_digits
 
 WIDTH = 120  # characters
 EXPERIMENT, SEEDS_EXPERIMENT = "tiny", "smollm2"
-NEUTRAL, IN_PICTURES = "mini_dense", "mini_images"
-ELSEWHERE = (SEEDS_EXPERIMENT, IN_PICTURES, "mini_images_text")  # whose claims are in docs/results.md alone
+NEUTRAL, EXPERTS, IN_PICTURES = "mini_dense", "mini_moe", "mini_images"
+ELSEWHERE = (SEEDS_EXPERIMENT, EXPERTS, IN_PICTURES, "mini_images_text")  # whose claims are in docs/results.md alone
 PAIR = " - ".join(MAIN)
 NOT_RUN = "*Nothing yet: the runs of the experiment `{}` are not among those that were read.*"
 UNITS = (" x", " times"), (" sd of length", " sd")  # what a claim's text calls them, what the table does
@@ -88,10 +88,11 @@ def _length(content: Report) -> str:
 
 
 def _elsewhere(report: Report) -> str:
-    """The same ratio on the tasks that were not chosen by what losses do, of those that were run."""
+    """The same ratio on the task that was not chosen by what losses do, in those of its forms that were run."""
     said = {
         NEUTRAL: "a task that was chosen by rules that name no loss",
-        IN_PICTURES: "sums in pictures, chosen by the same rules",
+        EXPERTS: "the same task with a mixture of experts",
+        IN_PICTURES: "the same sums in pictures",
     }
     parts = []
     for task, what in said.items():

@@ -1,7 +1,7 @@
 """``python -m analysis map RUNS``: one pair of losses over experiments and clip ranges, as a figure and a table."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 from rich.console import Console
@@ -11,6 +11,7 @@ from analysis.figures.style import save as save_figure
 from analysis.report import arguments
 from analysis.report.write import say_left_out
 from analysis.runs.load import AnalysisError, load_runs
+from analysis.statistics.claim_file import three_digits
 from analysis.statistics.comparison import MARGINS
 from analysis.statistics.grid import agreement, grid
 from analysis.statistics.selection import Choice, choose
@@ -49,10 +50,10 @@ def map_table(found: pd.DataFrame, pair: tuple[str, str]) -> Table:
             Entry(row["clip"]),
             _number(row["pays"], "{:.2f}"),
             _number(100 * row["clipped"], "{:.2g}"),
-            _effect(row, "length", "{:.3g}"),
-            _effect(row, "length_run", "{:.3g}"),
-            _effect(row, "accuracy", "{:+.1f}"),
-            _effect(row, "foretold", "{:+.3f}"),
+            _effect(row, "length", three_digits),
+            _effect(row, "length_run", three_digits),
+            _effect(row, "accuracy", "{:+.1f}".format),
+            _effect(row, "foretold", "{:+.3f}".format),
             Entry(str(row["length_n"])),
             Entry(row["reason"]),
         )
@@ -78,12 +79,12 @@ def _number(value: float, form: str) -> Entry:
     return Entry(form.format(value), value) if math.isfinite(value) else Entry("-")
 
 
-def _effect(row: dict, name: str, form: str) -> Entry:
+def _effect(row: dict, name: str, form: Callable[[float], str]) -> Entry:
     estimate, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
     if not math.isfinite(estimate):
         return Entry("-")
     neutral = 1.0 if name.startswith("length") else 0.0
     if not math.isfinite(low):
-        return Entry(form.format(estimate), estimate)
-    text = f"{form.format(estimate)} [{form.format(low)}, {form.format(high)}]"
+        return Entry(form(estimate), estimate)
+    text = f"{form(estimate)} [{form(low)}, {form(high)}]"
     return Entry(text, estimate, low, high, row.get(f"{name}_n", math.nan), bold=not low <= neutral <= high)

@@ -95,7 +95,7 @@ def test_a_trial_is_the_run_that_training_would_do(written: Callable[..., str], 
         assert trial.path == matching.run_path(mine, list(trial.overrides))
         assert trial.path.parent.name == matching.arm_name(mine, list(trial.overrides)) == "gspo,clip=own"
         assert (trial.planned, trial.nodes, trial.gpus, trial.hours) == (20, 1, 0, None)
-        assert trial.minutes == pytest.approx((45 + 20 * 16 * 8 * 0.017) / 60)
+        assert trial.minutes == pytest.approx((32 + 20 * 16 * 8 * 0.012) / 60)
         one = cost.training(mine, shape_of(mine)).checkpoint
         assert trial.disk == mine["trainer.max_actor_ckpt_to_keep"] * one
         assert trial == trial_of(trial.overrides)  # each by itself is what all are together

@@ -14,6 +14,7 @@ from analysis.figures.map import draw_map
 from analysis.figures.style import save
 from analysis.report.map import main
 from analysis.statistics.grid import agreement, cells, grid, pays_to_be_long
+from harness.paths import ROOT
 from harness.rundir.known_losses import AGGREGATION, MODE
 
 PAIR = ("luspo", "gspo")
@@ -131,6 +132,13 @@ def test_the_command_writes_figure_and_table(
     low, high = np.exp(stats.t.interval(0.95, 2, logs.mean(), stats.sem(logs)))
     assert f"1.23 [{low:.3g}, {high:.3g}]" in said
     assert {file.name for file in tmp_path.iterdir()} >= {"map.png", "map.pdf", "map.csv", "map.md"}
+
+
+def test_the_committed_map_is_what_its_runs_say(tmp_path: Path) -> None:
+    committed = ROOT / "results" / "map"
+    assert main([str(committed), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "map.csv").read_text() == (committed / "map.csv").read_text()
+    assert (tmp_path / "map.md").read_text() == (committed / "map.md").read_text()
 
 
 def test_a_single_seed_is_a_mark_without_a_line(tmp_path: Path) -> None:
