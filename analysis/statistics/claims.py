@@ -57,13 +57,13 @@ class Result:
         """Estimate and deciding interval, e.g. ``1.58 x [1.41, 1.77]`` or ``+1.9 points``; empty without a value."""
         if not self.sample.values:
             return ""
-        return self._estimate + (f" {self._bounds(self.interval)}" if self.interval.n >= MIN_T_RUNS else "")
+        return self._estimate + (f" {self._bounds(self.interval)}" if self._bounded else "")
 
     @property
     def stated(self) -> str:
         """The estimate with every interval of it, each by its name where there are several: Holm's, the one at the
         file's level, and the repeated one; e.g. ``1.58 x [1.30, 1.78] Holm; [1.41, 1.72] at 95 %``."""
-        if self.interval.n < MIN_T_RUNS or not self.sample.values:
+        if not self._bounded or not self.sample.values:
             return self.text
         corrected = self.interval.level != self.plain.level
         named = [f"{self._bounds(self.interval)} Holm"] * corrected
@@ -74,6 +74,11 @@ class Result:
         elif self.repeated:
             named.append(f"{self._bounds(self.repeated)} repeated")
         return f"{self._estimate} {'; '.join(named)}"
+
+    @property
+    def _bounded(self) -> bool:
+        """Too few runs have no interval, and neither have effects that are all equal."""
+        return self.interval.n >= MIN_T_RUNS and not math.isnan(self.interval.low)
 
     @property
     def _estimate(self) -> str:

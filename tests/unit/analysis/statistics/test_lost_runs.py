@@ -104,6 +104,7 @@ def test_equal_effects_have_no_interval_and_the_p_of_the_sign_test(tmp_path: Pat
     assert math.isnan(result.plain.low)
     assert result.plain.p == pytest.approx(stats.binomtest(5, 5).pvalue)
     assert result.reason.startswith("the effects are all equal, which gives no interval")
+    assert result.stated == result.text == "1.50 x"
     write_lengths(tmp_path / "none", [1.0] * 5)  # no difference at all is one
     assert decide(tmp_path / "none", "C1").verdict == "negligible"
 
