@@ -90,16 +90,17 @@ def _length(content: Report) -> str:
 def _elsewhere(report: Report) -> str:
     """The same ratio on the task that was not chosen by what losses do, in those of its forms that were run."""
     said = {
-        NEUTRAL: "a task that was chosen by rules that name no loss",
-        EXPERTS: "the same task with a mixture of experts",
-        IN_PICTURES: "the same sums in pictures",
+        NEUTRAL: f"on `{NEUTRAL}`, a task that was chosen by rules that name no loss,",
+        EXPERTS: f"with a mixture of experts (`{EXPERTS}`)",
+        IN_PICTURES: f"in pictures (`{IN_PICTURES}`)",
     }
     parts = []
-    for task, what in said.items():
+    for task, where in said.items():
         whole = _comparisons(report["experiments"].get(task, {}), "response length").get("config-matched")
         if whole:
-            parts.append(f"on `{task}`, {what}, they end {shown(whole, three_digits)} times as long")
-    text = "; ".join(parts)
+            times = shown(whole, three_digits)
+            parts.append(f"{where} {times}" if parts else f"{where} they end {times} times as long")
+    text = ", ".join(parts)
     return f" **{text[0].upper()}{text[1:]}.**" if parts else ""
 
 
