@@ -60,9 +60,11 @@ def save_headline(ax: Axes, path: Path) -> Path:
 
 def said_of(counts: dict[str, int], smooth: int = SMOOTH) -> str:
     """What the picture shows, in a sentence. counts: finished runs of each arm."""
+    if set(counts.values()) == {1}:
+        return f"Line: one run of each loss, smoothed over {smooth} steps."
     if len(set(counts.values())) == 1:
         n = f"{next(iter(counts.values()))} runs of each loss"
     else:
-        n = " and ".join(f"{count} runs of {arm}" for arm, count in counts.items())
+        n = " and ".join(f"{count} run{'s' * (count > 1)} of {arm}" for arm, count in counts.items())
     band = "; band: 95 % interval of the mean over runs" if max(counts.values()) >= MIN_T_RUNS else ""
     return f"Line: mean of {n}, each smoothed over {smooth} steps{band}."

@@ -12,6 +12,7 @@ from fake_runs import training_like, write_run
 from scipy import stats
 
 from analysis import AnalysisError
+from analysis.figures.headline import said_of
 from analysis.paper.claims import paper_claims
 from analysis.report.numbers import build_report
 from analysis.report.readme import MARKERS, blocks, main, replace_block, results_page
@@ -49,6 +50,11 @@ def test_block_is_idempotent_and_the_rest_untouched(folder: Path) -> None:
     written = [(folder / name).read_bytes() for name in outputs]
     assert main(["runs/tiny/luspo", "runs/tiny", "runs/smollm2"]) == 0  # in another order
     assert [(folder / name).read_bytes() for name in outputs] == written
+
+
+def test_the_caption_counts_runs() -> None:
+    assert said_of({"gspo": 1, "luspo": 1}) == "Line: one run of each loss, smoothed over 5 steps."
+    assert said_of({"gspo": 2, "luspo": 1}).startswith("Line: mean of 2 runs of gspo and 1 run of luspo, each smoothed")
 
 
 def test_what_the_blocks_say(folder: Path) -> None:
