@@ -65,28 +65,23 @@ def _check(args: argparse.Namespace, console: Console) -> int:
 
 def _record(args: argparse.Namespace, console: Console) -> int:
     envelope = of_runs(load_runs(args.runs))
-    _require_seeds(envelope)
-    for name in MEASURES:
-        missing = envelope.steps[name].isna().groupby(envelope.steps["algo"]).agg(["any", "all"])
-        for loss in missing.index[missing["any"] & ~missing["all"]]:
-            raise AnalysisError(f"{loss}: {name} is missing at some steps, so there is no band; train these runs again")
     folder = args.envelope or ENVELOPES / envelope.about["experiment"]
     if args.add:
         envelope = joined(read(folder), envelope)
-        _require_seeds(envelope)
-    write(envelope, folder)
-    runs = sum(len(envelope.seeds(loss)) for loss in envelope.losses)
-    console.print(f"wrote {folder}: {runs} runs of {', '.join(envelope.losses)}; commit it", **PLAIN)
-    return 0
-
-
-def _require_seeds(envelope: Envelope) -> None:
     seeds = {tuple(envelope.seeds(loss)) for loss in envelope.losses}
     if len(seeds) > 1 or len(min(seeds, key=len)) < MIN_SEEDS:
         counted = ", ".join(f"{loss} {len(envelope.seeds(loss))}" for loss in envelope.losses)
         raise AnalysisError(
             f"an envelope needs the same seeds of every loss, {MIN_SEEDS} at least, ten are usual; found {counted}"
         )
+    for name in MEASURES:
+        missing = envelope.steps[name].isna().groupby(envelope.steps["algo"]).agg(["any", "all"])
+        for loss in missing.index[missing["any"] & ~missing["all"]]:
+            raise AnalysisError(f"{loss}: {name} is missing at some steps, so there is no band; train these runs again")
+    write(envelope, folder)
+    runs = sum(len(envelope.seeds(loss)) for loss in envelope.losses)
+    console.print(f"wrote {folder}: {runs} runs of {', '.join(envelope.losses)}; commit it", **PLAIN)
+    return 0
 
 
 def _calibrate(args: argparse.Namespace, console: Console) -> int:

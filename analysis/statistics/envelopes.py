@@ -91,7 +91,7 @@ def of_runs(runs: Runs) -> Envelope:
         "hardware": first["hardware"],
         "commits": {row["algo"]: runs.manifests[row["run"]]["commit"] for row in reversed(rows)},
     }
-    about["treatment"] = dict(sorted(about["treatment"].items()))
+    about |= {what: dict(sorted(about[what].items())) for what in PER_LOSS}
     for row in rows:
         its = runs.manifests[row["run"]]
         for what in ("experiment", "planned_steps", "versions"):

@@ -210,8 +210,8 @@ def gpu_of(flat: Mapping[str, Any]) -> Gpu:
 def cpu_minutes(flat: Mapping[str, Any]) -> float | None:
     """Minutes of one core that a whole run takes, as its experiment measured (``harness.cpu``); None if it has not.
 
-    They were measured with as many runs at once as two cores hold, so many runs on many cores take their sum divided by
-    the cores; a run that has two cores for itself is faster than half of that rate says.
+    Measured with two runs at once on two cores: a sweep takes their sum divided by the cores; a run that has several
+    cores for itself uses more than one and ends sooner.
     """
     if "harness.cpu.response_seconds" not in flat:
         return None
